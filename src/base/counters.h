@@ -1,0 +1,35 @@
+/*
+ * base/counters.h: what --stats prints. One list; each vCPU has its own
+ * struct, written by its thread only and read when that thread has stopped.
+ */
+#ifndef BASE_COUNTERS_H
+#define BASE_COUNTERS_H
+
+#include <stdint.h>
+
+/* clang-format off */
+#define COUNTER_LIST(X)                                            \
+    X(instructions,    "guest instructions retired")               \
+    X(exits_pio,       "exits: port I/O")                          \
+    X(exits_mmio,      "exits: MMIO")                              \
+    X(exits_halt,      "halts")                                    \
+    X(exits_other,     "exits: other")                             \
+    X(tlb_misses,      "soft-TLB misses")                          \
+    X(tlb_flushes,     "soft-TLB flushes")                         \
+    X(tlb_slow,        "memory accesses off the fast path")        \
+    X(page_walks,      "page-table walks")                         \
+    X(exceptions,      "exceptions delivered")                     \
+    X(interrupts,      "interrupts delivered")                     \
+    X(blocks_decoded,  "code blocks decoded")                      \
+    X(blocks_run,      "code blocks run")                          \
+    X(code_writes,     "writes to pages that hold decoded code")   \
+    X(code_dropped,    "code blocks dropped")
+/* clang-format on */
+
+struct counters {
+#define X(name, help) uint64_t name;
+    COUNTER_LIST(X)
+#undef X
+};
+
+#endif

@@ -1,0 +1,30 @@
+/*
+ * base/lock.h: mutexes with a declared order. A thread may take a lock only if
+ * its rank is above the rank of every lock it holds; debug builds check it.
+ */
+#ifndef BASE_LOCK_H
+#define BASE_LOCK_H
+
+#include <pthread.h>
+
+/* Lowest is taken first. */
+enum lock_rank {
+    LOCK_VM,      /* machine: life cycle */
+    LOCK_DEVICE,  /* one device's registers */
+    LOCK_IRQCHIP, /* IOAPIC, 8259: taken from within a device */
+    LOCK_BACKEND, /* character, block, network backends */
+    LOCK_ENGINE,  /* an engine's own */
+    LOCK_LOOP,    /* event loop's timer list */
+};
+
+struct lock {
+    pthread_mutex_t mutex;
+    enum lock_rank rank;
+};
+
+void lock_init(struct lock *lock, enum lock_rank rank);
+void lock_destroy(struct lock *lock);
+void lock_take(struct lock *lock);
+void lock_drop(struct lock *lock);
+
+#endif

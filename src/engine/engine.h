@@ -1,0 +1,66 @@
+/*
+ * engine/engine.h: the contract of every way to run a virtual processor: KVM's
+ * own split. A VM has memory and vCPUs; run() returns an exit; kick() from any
+ * thread makes it return soon; state is read and written whole, between runs.
+ *
+ * The local APIC belongs to the engine's side; a halted vCPU sleeps inside
+ * run(). Devices are never seen from here.
+ */
+#ifndef ENGINE_ENGINE_H
+#define ENGINE_ENGINE_H
+
+#include "base/error.h"
+#include "base/vclock.h"
+#include "engine/exit.h"
+#include "mem/mem.h"
+#include "x86/cpu.h"
+
+struct engine_vm;   /* an engine's own */
+struct engine_vcpu; /* an engine's own */
+
+struct engine_config {
+    struct mem *mem;
+    struct vclock *clock;
+    unsigned cpus;
+};
+
+struct engine_ops {
+    const char *name;
+    const char *summary; /* for --help and doctor: a few words */
+
+    /* Can it work on this host? 0, or a negative errno and why not. */
+    int (*probe)(struct error *err);
+
+    int (*vm_create)(struct engine_vm **vm, const struct engine_config *config, struct error *err);
+    void (*vm_destroy)(struct engine_vm *vm);
+    /* Sends an interrupt message (IOAPIC, MSI) to the local APICs. Any thread. */
+    void (*signal)(struct engine_vm *vm, const struct x86_apic_message *message);
+
+    int (*vcpu_create)(struct engine_vcpu **vcpu, struct engine_vm *vm, unsigned id, struct error *err);
+    void (*vcpu_destroy)(struct engine_vcpu *vcpu);
+
+    /* Runs until there is an exit; budget: at most so many instructions (0: no limit; engines that cannot count
+     * ignore it). For EXIT_PIO and EXIT_MMIO reads the caller fills in exit->*.data and passes the same struct to the
+     * next run(), which completes the instruction. The vCPU's thread only. */
+    void (*run)(struct engine_vcpu *vcpu, struct exit *exit, uint64_t budget);
+    void (*kick)(struct engine_vcpu *vcpu); /* any thread, async-signal-safe */
+
+    /* External interrupts of an 8259 (ExtINT): the vCPU's thread asks ready(); if not, request_irq_window() makes
+     * run() return EXIT_IRQ_WINDOW when it is; inject() delivers the vector at the next run(). */
+    bool (*ready)(struct engine_vcpu *vcpu);
+    void (*request_irq_window)(struct engine_vcpu *vcpu);
+    void (*inject)(struct engine_vcpu *vcpu, uint8_t vector);
+    void (*nmi)(struct engine_vcpu *vcpu); /* any thread */
+
+    /* Whole state, while not in run(). get copies the architectural part; set takes it over (derived parts are
+     * recomputed). */
+    void (*get_state)(struct engine_vcpu *vcpu, struct x86_cpu *state);
+    void (*set_state)(struct engine_vcpu *vcpu, const struct x86_cpu *state);
+    const struct counters *(*counters)(struct engine_vcpu *vcpu);
+};
+
+/* One per folder; machine/board.c alone lists them. */
+extern const struct engine_ops engine_interp;
+extern const struct engine_ops engine_null;
+
+#endif

@@ -1,0 +1,50 @@
+/*
+ * machine/machine.h: a whole virtual machine: board, vCPUs, life cycle.
+ */
+#ifndef MACHINE_MACHINE_H
+#define MACHINE_MACHINE_H
+
+#include "backend/char/chardev.h"
+#include "base/error.h"
+#include "base/types.h"
+#include "engine/engine.h"
+
+struct machine;
+
+struct machine_config {
+    const char *engine;  /* "auto" or a name */
+    const char *kernel, *initrd, *cmdline;
+    uint64_t memory;     /* bytes */
+    unsigned cpus;
+    struct chardev *serial[2]; /* COM1 console, COM2 job channel; NULL: nothing connected. Owned by the caller. */
+    struct loop *loop;   /* the caller's; its clock is the VM's */
+};
+
+/* How a VM ended. */
+enum machine_end {
+    MACHINE_RUNNING,
+    MACHINE_POWEROFF, /* ACPI S5 */
+    MACHINE_RESET,    /* keyboard controller, ACPI reset register, port CF9 */
+    MACHINE_EXIT,     /* exit port: code is the guest's status */
+    MACHINE_SHUTDOWN, /* triple fault */
+    MACHINE_STOPPED,  /* machine_stop(): the user */
+    MACHINE_ERROR,
+};
+struct machine_result {
+    enum machine_end end;
+    int code;             /* MACHINE_EXIT: 0..255 */
+    char text[2048];      /* MACHINE_SHUTDOWN, MACHINE_ERROR: for the user; may have several lines */
+};
+
+/* -EINVAL and so on with one line for the user. */
+struct machine *machine_new(const struct machine_config *config, struct error *err);
+void machine_free(struct machine *machine);
+/* Which engine and why: "interp: asked for by --engine". */
+const char *machine_engine_line(const struct machine *machine);
+/* Runs to the end: starts the vCPU threads and runs the loop in this one. */
+void machine_run(struct machine *machine, struct machine_result *result);
+void machine_stop(struct machine *machine); /* any thread, async-signal-safe */
+/* Sum over all vCPUs, after machine_run. */
+void machine_counters(const struct machine *machine, struct counters *sum);
+
+#endif
