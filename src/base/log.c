@@ -50,8 +50,8 @@ int trace_parse(const char *list, unsigned *mask, struct error *err)
             if (strlen(names[i]) == len && !strncmp(names[i], list, len))
                 break;
         if (i == TRACE_COUNT)
-            return error_set(err, -EINVAL, "--trace: no category '%.*s'; there are exec,int,mmu,io,msr",
-                             (int)len, list);
+            return error_set(err, -EINVAL, "--trace: no category '%.*s'; there are exec,int,mmu,io,msr", (int)len,
+                             list);
         *mask |= 1u << i;
         list += len;
         if (*list == ',')
@@ -65,14 +65,14 @@ void trace_set_fd(int fd)
     trace_fd = fd;
 }
 
-#define LOG(name, prefix)                             \
-    void name(const char *fmt, ...)                   \
-    {                                                 \
-        va_list ap;                                   \
-                                                      \
-        va_start(ap, fmt);                            \
-        line(STDERR_FILENO, prefix, fmt, ap);         \
-        va_end(ap);                                   \
+#define LOG(name, prefix)                                                                                              \
+    void name(const char *fmt, ...)                                                                                    \
+    {                                                                                                                  \
+        va_list ap;                                                                                                    \
+                                                                                                                       \
+        va_start(ap, fmt);                                                                                             \
+        line(STDERR_FILENO, prefix, fmt, ap);                                                                          \
+        va_end(ap);                                                                                                    \
     }
 LOG(log_error, "trapeze")
 LOG(log_warn, "trapeze: warning")

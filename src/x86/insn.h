@@ -91,6 +91,9 @@ extern const struct x86_op x86_ops_xsave[];   /* exec/xsave.c: FXSAVE and XSAVE 
  * that raises #UD. Never fails otherwise. */
 unsigned x86_decode(struct x86_insn *in, enum x86_mode mode, const uint8_t *bytes, unsigned size);
 
+/* Has the decoded instruction no semantics (it raises #UD)? For tests that hold CPUID and the tables together. */
+bool x86_insn_undefined(const struct x86_insn *in);
+
 /* Text of an instruction for traces: Intel syntax, at most size bytes. */
 void x86_disassemble(char *text, unsigned size, enum x86_mode mode, const uint8_t *bytes, unsigned length,
                      uint64_t rip);

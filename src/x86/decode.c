@@ -1,0 +1,308 @@
+/*
+ * x86/decode.c: bytes to struct x86_insn. Zydis decodes; here its view is folded
+ * into the compact form and the semantics tables are searched for who executes it.
+ */
+#include <cpuid.h>
+#include <pthread.h>
+#include <string.h>
+
+#include "x86/insn.h"
+#include "x86/intr.h"
+#include "x86/zydis.h"
+
+#define MAX_LENGTH 15
+
+static const struct x86_op *const tables[] = {
+    x86_ops_integer, x86_ops_string, x86_ops_system, x86_ops_fpu, x86_ops_vector, x86_ops_xsave,
+};
+
+/* Rows by mnemonic: a list each, as one mnemonic can be in two tables (MOVSD the string, MOVSD the vector). */
+struct row {
+    const struct x86_op *op;
+    uint16_t next; /* index into rows; 0: none */
+};
+#define MAX_ROWS 4096
+static struct row rows[MAX_ROWS];
+static uint16_t first_row[ZYDIS_MNEMONIC_MAX_VALUE + 1];
+static ZydisDecoder decoders[MODE_LONG64 + 1];
+static pthread_once_t once = PTHREAD_ONCE_INIT;
+
+static bool host_is_amd(void)
+{
+    unsigned eax, ebx, ecx, edx;
+
+    return __get_cpuid(0, &eax, &ebx, &ecx, &edx) && ebx != 0x756e6547; /* not "Genu" */
+}
+
+static void init_decoder(enum x86_mode mode, ZydisMachineMode machine, ZydisStackWidth width)
+{
+    ZydisDecoder *decoder = &decoders[mode];
+
+    ZydisDecoderInit(decoder, machine, width);
+    /* Not offered in CPUID: there these encodings are the NOPs they once were. */
+    ZydisDecoderEnableMode(decoder, ZYDIS_DECODER_MODE_MPX, ZYAN_FALSE);
+    ZydisDecoderEnableMode(decoder, ZYDIS_DECODER_MODE_CET, ZYAN_FALSE);
+    ZydisDecoderEnableMode(decoder, ZYDIS_DECODER_MODE_CLDEMOTE, ZYAN_FALSE);
+    ZydisDecoderEnableMode(decoder, ZYDIS_DECODER_MODE_WBNOINVD, ZYAN_FALSE);
+    /* 66h before a near branch in 64-bit mode: AMD truncates RIP, Intel ignores it. The guest sees the host's vendor.
+     */
+    ZydisDecoderEnableMode(decoder, ZYDIS_DECODER_MODE_AMD_BRANCHES, host_is_amd());
+}
+
+static void init(void)
+{
+    unsigned n = 1;
+
+    for (unsigned t = 0; t < ARRAY_SIZE(tables); t++) {
+        for (const struct x86_op *op = tables[t]; op->mnemonic && n < MAX_ROWS; op++) {
+            rows[n] = (struct row){.op = op, .next = first_row[op->mnemonic]};
+            first_row[op->mnemonic] = (uint16_t)n++;
+        }
+    }
+    init_decoder(MODE_REAL16, ZYDIS_MACHINE_MODE_REAL_16, ZYDIS_STACK_WIDTH_16);
+    init_decoder(MODE_VM86, ZYDIS_MACHINE_MODE_REAL_16, ZYDIS_STACK_WIDTH_16);
+    init_decoder(MODE_PROT16, ZYDIS_MACHINE_MODE_LEGACY_16, ZYDIS_STACK_WIDTH_16);
+    init_decoder(MODE_PROT32, ZYDIS_MACHINE_MODE_LEGACY_32, ZYDIS_STACK_WIDTH_32);
+    init_decoder(MODE_COMPAT16, ZYDIS_MACHINE_MODE_LONG_COMPAT_16, ZYDIS_STACK_WIDTH_16);
+    init_decoder(MODE_COMPAT32, ZYDIS_MACHINE_MODE_LONG_COMPAT_32, ZYDIS_STACK_WIDTH_32);
+    init_decoder(MODE_LONG64, ZYDIS_MACHINE_MODE_LONG_64, ZYDIS_STACK_WIDTH_64);
+}
+
+static enum x86_rc exec_ud(struct x86_cpu *cpu, const struct x86_insn *in)
+{
+    return x86_raise(cpu, VEC_UD);
+}
+
+static enum x86_rc exec_too_long(struct x86_cpu *cpu, const struct x86_insn *in)
+{
+    return x86_raise_gp(cpu, 0);
+}
+
+bool x86_insn_undefined(const struct x86_insn *in)
+{
+    return in->exec == exec_ud;
+}
+
+/* A Zydis register as struct x86_insn names it: byte offset for general-purpose ones, number for the others. */
+static uint8_t fold_register(ZydisRegister reg)
+{
+    ZyanI8 id = ZydisRegisterGetId(reg);
+
+    switch (ZydisRegisterGetClass(reg)) {
+    case ZYDIS_REGCLASS_GPR8:
+        if (reg >= ZYDIS_REGISTER_AH && reg <= ZYDIS_REGISTER_BH)
+            return (uint8_t)((reg - ZYDIS_REGISTER_AH) * 8 + 1);
+        /* Zydis numbers AL..BL 0..3, AH..BH 4..7, SPL.. from there. */
+        if (reg >= ZYDIS_REGISTER_SPL)
+            return (uint8_t)((reg - ZYDIS_REGISTER_SPL + RSP) * 8);
+        return (uint8_t)((reg - ZYDIS_REGISTER_AL) * 8);
+    case ZYDIS_REGCLASS_GPR16:
+    case ZYDIS_REGCLASS_GPR32:
+    case ZYDIS_REGCLASS_GPR64:
+        return (uint8_t)(id * 8);
+    case ZYDIS_REGCLASS_IP:
+        return X86_REG_RIP * 8;
+    case ZYDIS_REGCLASS_SEGMENT:
+        return (uint8_t)(reg - ZYDIS_REGISTER_ES);
+    default:
+        return id < 0 ? 0 : (uint8_t)id;
+    }
+}
+
+static uint8_t fold_address_register(ZydisRegister reg)
+{
+    ZydisRegisterClass class = ZydisRegisterGetClass(reg);
+
+    if (class == ZYDIS_REGCLASS_GPR16 || class == ZYDIS_REGCLASS_GPR32 || class == ZYDIS_REGCLASS_GPR64 ||
+        class == ZYDIS_REGCLASS_IP)
+        return fold_register(reg);
+    return X86_REG_ZERO * 8; /* none, or a vector index */
+}
+
+static uint8_t log2_of(unsigned n)
+{
+    return n && !(n & (n - 1)) ? (uint8_t)__builtin_ctz(n) : 0;
+}
+
+static void fold_memory(struct x86_insn *in, const ZydisDecodedOperand *op, unsigned length)
+{
+    in->seg = (uint8_t)(op->mem.segment - ZYDIS_REGISTER_ES);
+    in->base = fold_address_register(op->mem.base);
+    in->index = fold_address_register(op->mem.index);
+    in->scale = op->mem.scale ? (uint8_t)__builtin_ctz(op->mem.scale) : 0;
+    in->disp = op->mem.disp.has_displacement ? op->mem.disp.value : 0;
+    if (in->base == X86_REG_RIP * 8)
+        in->disp += length;
+    in->memsize = (uint16_t)(op->size / 8);
+    in->memsize_log2 = log2_of(in->memsize);
+}
+
+/* String instructions and XLAT have no explicit operand: DS, or the override. */
+static uint8_t implicit_segment(const ZydisDecodedInstruction *insn)
+{
+    static const struct {
+        ZydisInstructionAttributes attribute;
+        uint8_t seg;
+    } overrides[] = {
+        {ZYDIS_ATTRIB_HAS_SEGMENT_CS, SEG_CS}, {ZYDIS_ATTRIB_HAS_SEGMENT_SS, SEG_SS},
+        {ZYDIS_ATTRIB_HAS_SEGMENT_DS, SEG_DS}, {ZYDIS_ATTRIB_HAS_SEGMENT_ES, SEG_ES},
+        {ZYDIS_ATTRIB_HAS_SEGMENT_FS, SEG_FS}, {ZYDIS_ATTRIB_HAS_SEGMENT_GS, SEG_GS},
+    };
+
+    for (unsigned i = 0; i < ARRAY_SIZE(overrides); i++)
+        if (insn->attributes & overrides[i].attribute)
+            return overrides[i].seg;
+    return SEG_DS;
+}
+
+static uint8_t fold_flags(const ZydisDecodedInstruction *insn)
+{
+    uint8_t flags = 0;
+
+    if (insn->attributes & ZYDIS_ATTRIB_HAS_LOCK)
+        flags |= INSN_LOCK;
+    for (unsigned i = 0; i < insn->raw.prefix_count; i++) { /* of F2 and F3 the last counts */
+        if (insn->raw.prefixes[i].value == 0xf3)
+            flags = (uint8_t)((flags & ~INSN_REPNE) | INSN_REP);
+        else if (insn->raw.prefixes[i].value == 0xf2)
+            flags = (uint8_t)((flags & ~INSN_REP) | INSN_REPNE);
+    }
+    if (insn->encoding == ZYDIS_INSTRUCTION_ENCODING_VEX) {
+        flags |= INSN_VEX;
+        if (insn->raw.vex.L)
+            flags |= INSN_VEX_L;
+    }
+    return flags;
+}
+
+/* Explicit operands as a string of R, M, I; the shapes by that string. */
+static uint8_t find_shape(const char *kinds)
+{
+    static const struct {
+        char kinds[4];
+        uint8_t shape;
+    } shapes[] = {
+        {"", SHAPE_NONE},   {"R", SHAPE_R},     {"M", SHAPE_M},     {"I", SHAPE_I},     {"RR", SHAPE_RR},
+        {"RM", SHAPE_RM},   {"MR", SHAPE_MR},   {"RI", SHAPE_RI},   {"MI", SHAPE_MI},   {"II", SHAPE_II},
+        {"RRR", SHAPE_RRR}, {"RRM", SHAPE_RRM}, {"RMR", SHAPE_RMR}, {"MRR", SHAPE_MRR}, {"RRI", SHAPE_RRI},
+        {"RMI", SHAPE_RMI}, {"MRI", SHAPE_MRI},
+    };
+
+    for (unsigned i = 0; i < ARRAY_SIZE(shapes); i++)
+        if (!strcmp(shapes[i].kinds, kinds))
+            return shapes[i].shape;
+    return SHAPE_OTHER;
+}
+
+static void fold_operands(struct x86_insn *in, const struct x86_zydis *zydis)
+{
+    uint8_t *const reg[] = {&in->r0, &in->r1, &in->r2, &in->r3};
+    unsigned regs = 0, imms = 0, i;
+    char kinds[ZYDIS_MAX_OPERAND_COUNT + 1] = "";
+
+    for (i = 0; i < zydis->insn.operand_count_visible; i++) {
+        const ZydisDecodedOperand *op = &zydis->op[i];
+
+        switch (op->type) {
+        case ZYDIS_OPERAND_TYPE_REGISTER:
+            kinds[i] = 'R';
+            if (regs < ARRAY_SIZE(reg))
+                *reg[regs++] = fold_register(op->reg.value);
+            break;
+        case ZYDIS_OPERAND_TYPE_MEMORY:
+            kinds[i] = 'M';
+            fold_memory(in, op, zydis->insn.length);
+            break;
+        case ZYDIS_OPERAND_TYPE_POINTER:
+            kinds[i] = 'I';
+            in->imm = op->ptr.offset;
+            in->imm2 = op->ptr.segment;
+            break;
+        default:
+            kinds[i] = 'I';
+            if (imms++)
+                in->imm2 = (uint32_t)op->imm.value.u;
+            else
+                in->imm = op->imm.value.u + (op->imm.is_relative ? zydis->insn.length : 0);
+        }
+    }
+    in->shape = find_shape(kinds);
+    in->w0 = (uint8_t)(zydis->op[0].size / 8);
+    in->w1 = (uint8_t)(i > 1 ? zydis->op[1].size / 8 : 0);
+}
+
+static void fold(struct x86_insn *in, const struct x86_zydis *zydis)
+{
+    const ZydisDecodedInstruction *insn = &zydis->insn;
+
+    in->mnemonic = (uint16_t)insn->mnemonic;
+    in->length = insn->length;
+    in->opsize = (uint8_t)(insn->operand_width / 8);
+    in->addrsize = (uint8_t)(insn->address_width / 8);
+    in->flags = fold_flags(insn);
+    in->seg = implicit_segment(insn);
+    in->base = in->index = X86_REG_ZERO * 8;
+    fold_operands(in, zydis);
+}
+
+static x86_exec_fn *select_exec(struct x86_insn *in, const struct x86_zydis *zydis)
+{
+    bool v8086 = zydis->mode == MODE_REAL16 || zydis->mode == MODE_VM86;
+
+    if (zydis->insn.encoding != ZYDIS_INSTRUCTION_ENCODING_LEGACY && v8086)
+        return NULL; /* VEX and XOP are not recognised there */
+    for (unsigned i = first_row[in->mnemonic]; i; i = rows[i].next) {
+        const struct x86_op *op = rows[i].op;
+        x86_exec_fn *exec;
+
+        if (!x86_feature(op->feature))
+            continue;
+        in->arg = op->arg;
+        exec = op->select(in, zydis);
+        if (exec)
+            return exec;
+    }
+    return NULL;
+}
+
+unsigned x86_decode(struct x86_insn *in, enum x86_mode mode, const uint8_t *bytes, unsigned size)
+{
+    struct x86_zydis zydis;
+    ZyanStatus status;
+
+    pthread_once(&once, init);
+    size = MIN(size, MAX_LENGTH);
+    memset(in, 0, sizeof(*in));
+    status = ZydisDecoderDecodeFull(&decoders[mode], bytes, size, &zydis.insn, zydis.op);
+    if (status == ZYDIS_STATUS_NO_MORE_DATA && size < MAX_LENGTH)
+        return 0;
+    if (!ZYAN_SUCCESS(status)) {
+        in->length = 1;
+        in->flags = INSN_END;
+        in->exec = status == ZYDIS_STATUS_INSTRUCTION_TOO_LONG || status == ZYDIS_STATUS_NO_MORE_DATA ? exec_too_long
+                                                                                                      : exec_ud;
+        return in->length;
+    }
+    zydis.bytes = bytes;
+    zydis.mode = (uint8_t)mode;
+    fold(in, &zydis);
+    in->exec = select_exec(in, &zydis);
+    if (!in->exec) {
+        in->exec = exec_ud;
+        in->flags |= INSN_END;
+    }
+    return in->length;
+}
+
+void x86_disassemble(char *text, unsigned size, enum x86_mode mode, const uint8_t *bytes, unsigned length, uint64_t rip)
+{
+    struct x86_zydis zydis;
+    ZydisFormatter formatter;
+
+    pthread_once(&once, init);
+    ZydisFormatterInit(&formatter, ZYDIS_FORMATTER_STYLE_INTEL);
+    if (!ZYAN_SUCCESS(ZydisDecoderDecodeFull(&decoders[mode], bytes, length, &zydis.insn, zydis.op)) ||
+        !ZYAN_SUCCESS(ZydisFormatterFormatInstruction(&formatter, &zydis.insn, zydis.op,
+                                                      zydis.insn.operand_count_visible, text, size, rip)))
+        strncpy(text, "(bad)", size);
+}
