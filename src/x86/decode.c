@@ -303,6 +303,6 @@ void x86_disassemble(char *text, unsigned size, enum x86_mode mode, const uint8_
     ZydisFormatterInit(&formatter, ZYDIS_FORMATTER_STYLE_INTEL);
     if (!ZYAN_SUCCESS(ZydisDecoderDecodeFull(&decoders[mode], bytes, length, &zydis.insn, zydis.op)) ||
         !ZYAN_SUCCESS(ZydisFormatterFormatInstruction(&formatter, &zydis.insn, zydis.op,
-                                                      zydis.insn.operand_count_visible, text, size, rip)))
+                                                      zydis.insn.operand_count_visible, text, size, rip, NULL)))
         strncpy(text, "(bad)", size);
 }
