@@ -18,7 +18,8 @@
 
 /* A segment register with its hidden part. attr is laid out as VMX's access
  * rights: type 3:0, S 4, DPL 6:5, P 7, AVL 12, L 13, D/B 14, G 15. limit is in
- * bytes (G already applied). A null selector has P = 0. */
+ * bytes (G already applied). A null selector has P = 0. SS.DPL is always CPL, for
+ * a null SS too (CS.DPL is not: conforming code, real mode). */
 struct x86_segment {
     uint64_t base;
     uint32_t limit;
@@ -70,6 +71,13 @@ struct x86_tlb;
 struct x86_bus_ops;
 struct x86_insn;
 
+/* Why cpu->shutdown: the exceptions that led there, first one first (0xff: none), and what belongs to the first. */
+struct x86_shutdown {
+    uint8_t vectors[4];
+    uint64_t rip, cr2;
+    uint32_t error;
+};
+
 /* One port or MMIO access, pending or completed; see x86/io.h. */
 struct x86_io {
     enum x86_io_kind { X86_IO_NONE, X86_IO_PORT, X86_IO_MMIO } kind;
@@ -109,7 +117,7 @@ struct x86_cpu {
 
     /* --- derived from the above by x86_update_mode() -------------------------- */
     uint8_t mode;     /* enum x86_mode: of code at CS:RIP */
-    uint8_t cpl;      /* 0..3 */
+    uint8_t cpl;      /* 0..3: SS.DPL; 0 in real mode, 3 in virtual-8086 */
     uint8_t stack_size; /* bytes of the stack pointer: 2, 4 or 8 */
     uint8_t seg_flat; /* bit s: accesses through s need no limit or type check */
     uint64_t seg_base[6]; /* effective bases: 0 for ES CS SS DS in 64-bit mode */
@@ -123,6 +131,7 @@ struct x86_cpu {
     void *engine; /* the engine's private per-vCPU data */
 
     struct x86_event exc; /* filled by x86_raise*() when a semantic returns X86_FAULT */
+    struct x86_shutdown shutdown_cause; /* with shutdown */
     uint8_t dr6_hit;      /* data breakpoints hit by the instruction in progress (DR6 B0..B3) */
     bool code_changed;    /* the instruction in progress wrote to a page of decoded code */
 
