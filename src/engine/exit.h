@@ -7,16 +7,16 @@
 #include "base/types.h"
 
 enum exit_reason {
-    EXIT_PIO,       /* port access: serve it, fill in data on a read, call run() again */
-    EXIT_MMIO,      /* access to no memory: the same */
-    EXIT_HALT,      /* HLT with nothing that could ever wake it but an NMI (IF = 0) is also this; run() again sleeps */
+    EXIT_PIO,        /* port access: serve it, fill in data on a read, call run() again */
+    EXIT_MMIO,       /* access to no memory: the same */
+    EXIT_HALT,       /* HLT with nothing that could ever wake it but an NMI (IF = 0) is also this; run() again sleeps */
     EXIT_IRQ_WINDOW, /* asked for with request_irq_window: inject() will be accepted now */
-    EXIT_EOI,       /* level-triggered vector acknowledged: tell the IOAPIC */
-    EXIT_SHUTDOWN,  /* triple fault */
+    EXIT_EOI,        /* level-triggered vector acknowledged: tell the IOAPIC */
+    EXIT_SHUTDOWN,   /* triple fault */
     EXIT_INTERRUPTED, /* kick() */
-    EXIT_BUDGET,    /* run()'s instruction budget is used up */
-    EXIT_DEBUG,     /* debugger's breakpoint or step */
-    EXIT_ERROR,     /* the engine cannot go on: text says why */
+    EXIT_BUDGET,      /* run()'s instruction budget is used up */
+    EXIT_DEBUG,       /* debugger's breakpoint or step */
+    EXIT_ERROR,       /* the engine cannot go on: text says why */
     EXIT_COUNT
 };
 

@@ -45,6 +45,7 @@ struct x86_lapic {
     uint64_t timer_deadline_ns;           /* when it fires; UINT64_MAX: not armed (one-shot, periodic) */
     uint64_t tsc_deadline;                /* IA32_TSC_DEADLINE; 0: not armed */
 
+    _Atomic uint32_t sipi_vector; /* of the last start-up IPI, with X86_EV_SIPI */
     _Atomic uint32_t posted[8], posted_level[8]; /* requests by other threads, not yet in IRR */
 };
 

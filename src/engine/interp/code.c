@@ -1,0 +1,346 @@
+/*
+ * engine/interp/code.c: decoded instructions, kept by guest-physical address
+ * and mode, so that they survive process switches and serve shared pages.
+ *
+ * A page that holds decoded code is watched: its soft-TLB entries lose their
+ * write tag, every write to it comes through code_written(), and the blocks
+ * that the write overlaps are dropped. A block being executed is dropped like
+ * any other: cpu.code_changed tells the run loop to leave it, and its memory is
+ * freed only between blocks.
+ */
+#include <stdlib.h>
+#include <string.h>
+
+#include "engine/interp/interp_internal.h"
+#include "x86/access.h"
+
+#define MAX_BLOCK 32
+#define MAX_BYTES MIB(64) /* decoded instructions a vCPU keeps at the most */
+
+struct code_page {
+    gpa_t gpa;
+    struct code_page *next;
+    struct block *blocks;
+    uint64_t lines; /* bit i: bytes [64 i, 64 i + 64) may hold decoded code */
+};
+
+static unsigned page_slot(gpa_t gpa)
+{
+    return (unsigned)((gpa >> PAGE_SHIFT) & ((1u << PAGE_HASH_BITS) - 1));
+}
+
+static unsigned hash_slot(uint64_t key)
+{
+    return (unsigned)((key * 0x9e3779b97f4a7c15ull) >> (64 - BLOCK_HASH_BITS));
+}
+
+static struct code_page *find_page(const struct code_cache *code, gpa_t gpa)
+{
+    struct code_page *page = code->pages[page_slot(gpa)];
+
+    while (page && page->gpa != gpa)
+        page = page->next;
+    return page;
+}
+
+/* The page's record; a new one begins to be watched. NULL: no memory. */
+static struct code_page *watch_page(struct interp_vcpu *vcpu, gpa_t gpa)
+{
+    struct code_cache *code = &vcpu->code;
+    struct code_page *page = find_page(code, gpa);
+
+    if (page)
+        return page;
+    page = calloc(1, sizeof(*page));
+    if (!page)
+        return NULL;
+    page->gpa = gpa;
+    page->next = code->pages[page_slot(gpa)];
+    code->pages[page_slot(gpa)] = page;
+    x86_tlb_protect_gpa(&vcpu->soft.cpu, gpa);
+    return page;
+}
+
+/* Bits of struct code_page::lines that [offset, offset + len) touches; len > 0, within the page. */
+static uint64_t lines_of(unsigned offset, unsigned len)
+{
+    unsigned first = offset / 64, last = (offset + len - 1) / 64;
+
+    return (~0ull >> (63 - last)) & (~0ull << first);
+}
+
+/* How much of the block lies in the page it begins in. */
+static unsigned block_extent(const struct block *block)
+{
+    return (unsigned)MIN(block->bytes, PAGE_SIZE - (block->key >> 3 & ~PAGE_MASK));
+}
+
+static void unlink_block(struct interp_vcpu *vcpu, struct block *block)
+{
+    struct code_cache *code = &vcpu->code;
+    struct block **link = &code->hash[hash_slot(block->key)];
+
+    while (*link != block)
+        link = &(*link)->hash_next;
+    *link = block->hash_next;
+    if (code->jump[jump_slot(block->key)] == block)
+        code->jump[jump_slot(block->key)] = NULL;
+    block->page_next = code->dropped;
+    code->dropped = block;
+    vcpu->soft.cpu.code_changed = true;
+    vcpu->soft.cpu.counters.code_dropped++;
+}
+
+static void drop_page(struct code_cache *code, struct code_page *page)
+{
+    struct code_page **link = &code->pages[page_slot(page->gpa)];
+
+    while (*link != page)
+        link = &(*link)->next;
+    *link = page->next;
+    free(page);
+}
+
+static void page_written(struct interp_vcpu *vcpu, gpa_t gpa, unsigned len)
+{
+    struct code_page *page = find_page(&vcpu->code, gpa & PAGE_MASK);
+    unsigned offset = (unsigned)(gpa & ~PAGE_MASK);
+    struct block **link;
+
+    if (!page)
+        return;
+    vcpu->soft.cpu.counters.code_writes++;
+    if (!(page->lines & lines_of(offset, len)))
+        return;
+    page->lines = 0;
+    for (link = &page->blocks; *link;) {
+        struct block *block = *link;
+        unsigned start = (unsigned)(block->key >> 3 & ~PAGE_MASK);
+
+        if (start < offset + len && offset < start + block_extent(block)) {
+            *link = block->page_next;
+            unlink_block(vcpu, block);
+        } else {
+            page->lines |= lines_of(start, block_extent(block));
+            link = &block->page_next;
+        }
+    }
+    if (!page->blocks)
+        drop_page(&vcpu->code, page);
+}
+
+static void code_written(struct soft_vcpu *soft, gpa_t gpa, uint64_t len)
+{
+    while (len) {
+        unsigned piece = (unsigned)MIN(len, PAGE_SIZE - (gpa & ~PAGE_MASK));
+
+        page_written((struct interp_vcpu *)soft, gpa, piece);
+        gpa += piece;
+        len -= piece;
+    }
+}
+
+static bool code_watched(struct soft_vcpu *soft, gpa_t page)
+{
+    return find_page(&((struct interp_vcpu *)soft)->code, page) != NULL;
+}
+
+const struct soft_hooks code_hooks = {.watched = code_watched, .written = code_written};
+
+static void free_list(struct code_cache *code, struct block *block)
+{
+    while (block) {
+        struct block *next = block->page_next;
+
+        code->bytes -= sizeof(*block) + block->count * sizeof(block->insn[0]);
+        free(block);
+        block = next;
+    }
+}
+
+void code_free(struct interp_vcpu *vcpu)
+{
+    struct code_cache *code = &vcpu->code;
+
+    for (unsigned i = 0; i < ARRAY_SIZE(code->pages); i++) {
+        while (code->pages[i]) {
+            struct code_page *page = code->pages[i];
+
+            code->pages[i] = page->next;
+            free_list(code, page->blocks);
+            free(page);
+        }
+    }
+    free_list(code, code->dropped);
+    memset(code, 0, sizeof(*code));
+}
+
+void code_sweep(struct interp_vcpu *vcpu)
+{
+    if (unlikely(vcpu->code.bytes > MAX_BYTES)) {
+        code_free(vcpu);
+        return;
+    }
+    if (unlikely(vcpu->code.dropped != NULL)) {
+        free_list(&vcpu->code, vcpu->code.dropped);
+        vcpu->code.dropped = NULL;
+    }
+}
+
+/* The soft-TLB entry for fetching at lin. */
+static struct x86_tlb_entry *fetch_entry(struct interp_vcpu *vcpu, gva_t lin, enum x86_rc *rc)
+{
+    struct x86_cpu *cpu = &vcpu->soft.cpu;
+    struct x86_tlb_entry *e = x86_tlb_slot(cpu->tlb->current, lin);
+    bool mmio = false;
+
+    if (likely(e->fetch == ((lin & PAGE_MASK) | cpu->tlb->fetch_tag)))
+        return e;
+    e = x86_fetch_entry(cpu, lin, &mmio);
+    if (!e)
+        *rc = mmio ? X86_EXIT : X86_FAULT;
+    return e;
+}
+
+/* Bytes at lin up to the page's end, and the following page's, for an instruction that crosses: 15 in all. */
+static enum x86_rc fetch_crossing(struct interp_vcpu *vcpu, gva_t lin, uint8_t raw[15])
+{
+    unsigned first = (unsigned)(PAGE_SIZE - (lin & ~PAGE_MASK));
+    gva_t second = (lin + first) & vcpu->soft.cpu.lin_mask;
+    enum x86_rc rc = X86_NEXT;
+    struct x86_tlb_entry *e = fetch_entry(vcpu, lin, &rc);
+
+    if (!e)
+        return rc;
+    memcpy(raw, (const void *)(uintptr_t)(lin + e->addend), first);
+    e = fetch_entry(vcpu, second, &rc);
+    if (!e)
+        return rc;
+    memcpy(raw + first, (const void *)(uintptr_t)(second + e->addend), 15 - first);
+    return X86_NEXT;
+}
+
+static struct block *new_block(unsigned count)
+{
+    return malloc(sizeof(struct block) + count * sizeof(struct x86_insn));
+}
+
+/* Decodes from bytes, which end with their page, up to the first INSN_END. 0 instructions: the first one crosses. */
+static unsigned decode_run(struct x86_insn *insn, enum x86_mode mode, const uint8_t *bytes, unsigned size,
+                           unsigned *used)
+{
+    unsigned count = 0;
+
+    *used = 0;
+    while (count < MAX_BLOCK && *used < size) {
+        unsigned length = x86_decode(&insn[count], mode, bytes + *used, size - *used);
+
+        if (!length)
+            break;
+        *used += length;
+        if (insn[count++].flags & INSN_END)
+            break;
+    }
+    return count;
+}
+
+static void enter_block(struct interp_vcpu *vcpu, struct block *block, struct code_page *page)
+{
+    struct code_cache *code = &vcpu->code;
+    struct block **head = &code->hash[hash_slot(block->key)];
+
+    block->hash_next = *head;
+    *head = block;
+    block->page_next = page->blocks;
+    page->blocks = block;
+    page->lines |= lines_of((unsigned)(block->key >> 3 & ~PAGE_MASK), block_extent(block));
+    code->bytes += sizeof(*block) + block->count * sizeof(block->insn[0]);
+    vcpu->soft.cpu.counters.blocks_decoded++;
+}
+
+static struct block *make_block(struct interp_vcpu *vcpu, gva_t lin, uint64_t key, const uint8_t *bytes,
+                                enum x86_rc *rc)
+{
+    struct x86_insn insn[MAX_BLOCK];
+    unsigned used, count;
+    enum x86_mode mode = key & 7;
+    uint8_t raw[15] = {0};
+    struct code_page *page;
+    struct block *block;
+    bool crosses;
+
+    count = decode_run(insn, mode, bytes, (unsigned)(PAGE_SIZE - (lin & ~PAGE_MASK)), &used);
+    crosses = count == 0;
+    if (crosses) {
+        *rc = fetch_crossing(vcpu, lin, raw);
+        if (*rc)
+            return NULL;
+        used = x86_decode(&insn[0], mode, raw, sizeof(raw));
+        count = 1;
+    }
+    page = watch_page(vcpu, key >> 3 & PAGE_MASK);
+    block = page ? new_block(count) : NULL;
+    if (!block) {
+        *rc = X86_EXIT;
+        return NULL;
+    }
+    *block = (struct block){.key = key, .bytes = (uint16_t)used, .count = (uint8_t)count, .crosses = crosses};
+    memcpy(block->raw, raw, sizeof(raw));
+    memcpy(block->insn, insn, count * sizeof(insn[0]));
+    enter_block(vcpu, block, page);
+    return block;
+}
+
+/* Does the second page of a crossing block still hold the bytes it was decoded from? If not it is dropped. */
+static bool still_valid(struct interp_vcpu *vcpu, struct block *block, gva_t lin, enum x86_rc *rc)
+{
+    uint8_t raw[15];
+
+    *rc = fetch_crossing(vcpu, lin, raw);
+    if (*rc)
+        return false;
+    if (!memcmp(raw, block->raw, block->bytes))
+        return true;
+    page_written(vcpu, block->key >> 3, 1);
+    return false;
+}
+
+struct block *code_find(struct interp_vcpu *vcpu, enum x86_rc *rc)
+{
+    struct x86_cpu *cpu = &vcpu->soft.cpu;
+    struct code_cache *code = &vcpu->code;
+    struct x86_tlb_entry *e;
+    struct block *block;
+    uint64_t key;
+    gva_t lin;
+
+    if (cpu->mode != MODE_LONG64 && unlikely(cpu->rip > cpu->seg[SEG_CS].limit)) {
+        *rc = x86_raise_gp(cpu, 0);
+        return NULL;
+    }
+    lin = (cpu->seg_base[SEG_CS] + cpu->rip) & cpu->lin_mask;
+    e = fetch_entry(vcpu, lin, rc);
+    if (unlikely(!e))
+        return NULL;
+    key = block_key(e->gpa | (lin & ~PAGE_MASK), cpu->mode);
+    block = code->jump[jump_slot(key)];
+    if (likely(block && block->key == key && !block->crosses))
+        return block;
+    for (block = code->hash[hash_slot(key)]; block; block = block->hash_next)
+        if (block->key == key)
+            break;
+    *rc = X86_NEXT;
+    if (block && block->crosses && !still_valid(vcpu, block, lin, rc)) {
+        if (*rc)
+            return NULL;
+        e = fetch_entry(vcpu, lin, rc);
+        if (!e)
+            return NULL;
+        block = NULL;
+    }
+    if (!block)
+        block = make_block(vcpu, lin, key, (const uint8_t *)(uintptr_t)(lin + e->addend), rc);
+    if (block)
+        code->jump[jump_slot(key)] = block;
+    return block;
+}

@@ -1,0 +1,268 @@
+/*
+ * engine/interp/run.c: the interpreter's loop: the textbook's first way to
+ * build a virtual machine, every instruction emulated, one at a time.
+ *
+ * Most blocks run straight through run_block(). Whatever needs a look between
+ * two instructions (single-step, breakpoints, shadows, RF, an instruction
+ * started anew after I/O, a budget, tracing) goes one by one through step().
+ */
+#include <stdio.h>
+#include <string.h>
+
+#include "base/log.h"
+#include "engine/interp/interp_internal.h"
+#include "x86/access.h"
+#include "x86/intr.h"
+#include "x86/io.h"
+#include "x86/zydis.h"
+
+#define CLOCK_INTERVAL 128 /* blocks between two looks at the clock: some microseconds */
+
+#define DR6_BS      BIT(14)
+#define DR7_ENABLED 0xff
+
+/* What a block or a step came to. */
+enum outcome { GO_ON, LEAVE };
+
+static void trace_instruction(const struct x86_cpu *cpu, const struct block *block)
+{
+    uint8_t bytes[15];
+    char text[96], hex[2 * sizeof(bytes) + 1] = "";
+    gva_t lin = (cpu->seg_base[SEG_CS] + cpu->rip) & cpu->lin_mask;
+    const struct x86_tlb_entry *e = x86_tlb_slot(cpu->tlb->current, lin);
+    unsigned length = block->insn[0].length;
+
+    if (block->crosses)
+        memcpy(bytes, block->raw, sizeof(bytes));
+    else
+        memcpy(bytes, (const void *)(uintptr_t)(lin + e->addend), length);
+    x86_disassemble(text, sizeof(text), cpu->mode, bytes, length, cpu->rip);
+    for (unsigned i = 0; i < length; i++)
+        snprintf(hex + 2 * i, 3, "%02x", bytes[i]);
+    TRACE(EXEC, "%04x:%016lx %-20s %s", cpu->seg[SEG_CS].selector, cpu->rip, hex, text);
+}
+
+/* Leaves with what could not be done by the guest's own means. */
+static enum outcome leave(struct interp_vcpu *vcpu, struct exit *exit, enum x86_rc rc)
+{
+    struct x86_cpu *cpu = &vcpu->soft.cpu;
+
+    if (rc == X86_EXIT) {
+        vcpu->restart = true;
+        soft_io_exit(&vcpu->soft, exit);
+        return LEAVE;
+    }
+    x86_io_forget(cpu);
+    x86_deliver_exception(cpu);
+    return GO_ON;
+}
+
+static void fetch_failed(struct x86_cpu *cpu, struct exit *exit)
+{
+    exit->reason = EXIT_ERROR;
+    snprintf(exit->error.text, sizeof(exit->error.text),
+             "the guest executes at %#lx, where there is no memory (or the host has none left to decode it)", cpu->rip);
+}
+
+/* Bits of DR6 for execution breakpoints at lin (SDM vol. 3, 17.2.4: R/W = 00, LEN = 00). */
+static uint64_t execution_breakpoints(const struct x86_cpu *cpu, gva_t lin)
+{
+    uint64_t hit = 0;
+
+    for (unsigned i = 0; i < 4; i++)
+        if ((cpu->dr[7] >> 2 * i & 3) && !(cpu->dr[7] >> (16 + 4 * i) & 3) && cpu->dr[i] == lin)
+            hit |= BIT(i);
+    return hit;
+}
+
+/* Software interrupts and system calls clear TF on their way in: no trap after them. */
+static bool clears_trap(const struct x86_insn *in)
+{
+    switch (in->mnemonic) {
+    case ZYDIS_MNEMONIC_INT:
+    case ZYDIS_MNEMONIC_INT1:
+    case ZYDIS_MNEMONIC_INT3:
+    case ZYDIS_MNEMONIC_INTO:
+    case ZYDIS_MNEMONIC_SYSCALL:
+    case ZYDIS_MNEMONIC_SYSENTER:
+        return true;
+    default:
+        return false;
+    }
+}
+
+static bool loads_rf(const struct x86_insn *in)
+{
+    return in->mnemonic == ZYDIS_MNEMONIC_IRET || in->mnemonic == ZYDIS_MNEMONIC_IRETD ||
+           in->mnemonic == ZYDIS_MNEMONIC_IRETQ;
+}
+
+/* After an instruction that was stepped: debug traps (data breakpoints, TF), held back by a MOV SS shadow. */
+static void debug_traps(struct x86_cpu *cpu, bool tf)
+{
+    uint64_t hit;
+
+    if (cpu->int_shadow == SHADOW_MOV_SS)
+        return;
+    hit = cpu->dr6_hit | (tf ? DR6_BS : 0);
+    cpu->dr6_hit = 0;
+    if (!hit || cpu->shutdown)
+        return;
+    x86_raise(cpu, VEC_DB);
+    cpu->exc.cr2 = hit;
+    x86_deliver_exception(cpu);
+}
+
+/* A limit in CS (not 64-bit mode) may end within the instruction. */
+static bool within_limit(const struct x86_cpu *cpu, const struct x86_insn *in)
+{
+    return cpu->mode == MODE_LONG64 || cpu->rip + in->length - 1 <= cpu->seg[SEG_CS].limit;
+}
+
+static enum outcome finish_step(struct x86_cpu *cpu, const struct x86_insn *in, enum x86_rc rc, bool tf, bool rf)
+{
+    if (rc == X86_NEXT)
+        cpu->rip += in->length;
+    if (rc != X86_AGAIN)
+        cpu->counters.instructions++;
+    x86_io_forget(cpu);
+    if (rf && rc != X86_AGAIN && !loads_rf(in))
+        cpu->rflags &= ~(uint64_t)FLAG_RF;
+    debug_traps(cpu, tf && !clears_trap(in));
+    return GO_ON;
+}
+
+static enum outcome step(struct interp_vcpu *vcpu, const struct block *block, struct exit *exit)
+{
+    struct x86_cpu *cpu = &vcpu->soft.cpu;
+    const struct x86_insn *in = &block->insn[0];
+    const bool tf = cpu->rflags & FLAG_TF, rf = cpu->rflags & FLAG_RF;
+    const uint8_t shadow = cpu->int_shadow;
+    enum x86_rc rc;
+
+    if (trace_on(TRACE_EXEC))
+        trace_instruction(cpu, block);
+    if ((cpu->dr[7] & DR7_ENABLED) && !rf && shadow != SHADOW_MOV_SS && !vcpu->restart) {
+        uint64_t hit = execution_breakpoints(cpu, (cpu->seg_base[SEG_CS] + cpu->rip) & cpu->lin_mask);
+
+        if (hit) {
+            x86_raise(cpu, VEC_DB);
+            cpu->exc.cr2 = hit;
+            x86_deliver_exception(cpu);
+            return GO_ON;
+        }
+    }
+    vcpu->restart = false;
+    x86_io_restart(cpu);
+    cpu->int_shadow = SHADOW_NONE;
+    rc = within_limit(cpu, in) ? in->exec(cpu, in) : x86_raise_gp(cpu, 0);
+    cpu->code_changed = false;
+    if (rc == X86_EXIT)
+        cpu->int_shadow = shadow;
+    if (rc >= X86_FAULT)
+        return leave(vcpu, exit, rc);
+    return finish_step(cpu, in, rc, tf, rf);
+}
+
+static enum outcome run_block(struct interp_vcpu *vcpu, const struct block *block, struct exit *exit)
+{
+    struct x86_cpu *cpu = &vcpu->soft.cpu;
+    const struct x86_insn *in = block->insn, *const end = in + block->count;
+    enum x86_rc rc = X86_NEXT;
+
+    cpu->code_changed = false;
+    do {
+        rc = in->exec(cpu, in);
+        if (unlikely(rc != X86_NEXT))
+            break;
+        cpu->rip += in->length;
+        in++;
+    } while (in < end && likely(!cpu->code_changed));
+    cpu->counters.instructions += (uint64_t)(in - block->insn);
+    cpu->counters.blocks_run++;
+    if (likely(rc <= X86_AGAIN)) {
+        cpu->counters.instructions += rc == X86_JUMP;
+        return GO_ON;
+    }
+    return leave(vcpu, exit, rc);
+}
+
+/* Must instructions be looked at one by one now? */
+static bool stepping(const struct interp_vcpu *vcpu, const struct block *block)
+{
+    const struct x86_cpu *cpu = &vcpu->soft.cpu;
+
+    return (cpu->rflags & (FLAG_TF | FLAG_RF)) | (cpu->dr[7] & DR7_ENABLED) | cpu->int_shadow | vcpu->restart |
+               trace_on(TRACE_EXEC) ||
+           (cpu->mode != MODE_LONG64 && cpu->rip + block->bytes - 1 > cpu->seg[SEG_CS].limit);
+}
+
+/* What must be looked at between two blocks. */
+static enum outcome between(struct interp_vcpu *vcpu, struct exit *exit)
+{
+    struct x86_cpu *cpu = &vcpu->soft.cpu;
+
+    vcpu->clock_countdown = CLOCK_INTERVAL;
+    /* An instruction with I/O answers in its log is finished first, so that what they say cannot be lost. */
+    if (!vcpu->restart && soft_attend(&vcpu->soft, exit))
+        return LEAVE;
+    while (cpu->halted || cpu->wait_for_sipi)
+        if (soft_sleep(&vcpu->soft, exit))
+            return LEAVE;
+    return GO_ON;
+}
+
+static enum outcome shut_down(struct x86_cpu *cpu, struct exit *exit)
+{
+    exit->reason = EXIT_SHUTDOWN;
+    memcpy(exit->shutdown.vectors, cpu->shutdown_cause.vectors, sizeof(exit->shutdown.vectors));
+    exit->shutdown.rip = cpu->shutdown_cause.rip;
+    exit->shutdown.cr2 = cpu->shutdown_cause.cr2;
+    exit->shutdown.error = cpu->shutdown_cause.error;
+    return LEAVE;
+}
+
+static enum outcome run_once(struct interp_vcpu *vcpu, struct exit *exit, uint64_t end)
+{
+    struct x86_cpu *cpu = &vcpu->soft.cpu;
+    enum x86_rc rc = X86_NEXT;
+    struct block *block;
+
+    code_sweep(vcpu);
+    block = code_find(vcpu, &rc);
+    if (unlikely(!block)) {
+        if (rc == X86_EXIT) {
+            fetch_failed(cpu, exit);
+            return LEAVE;
+        }
+        return leave(vcpu, exit, rc);
+    }
+    if (unlikely(stepping(vcpu, block)) || unlikely(end - cpu->counters.instructions < block->count))
+        return step(vcpu, block, exit);
+    return run_block(vcpu, block, exit);
+}
+
+void interp_run(struct interp_vcpu *vcpu, struct exit *exit, uint64_t budget)
+{
+    struct x86_cpu *cpu = &vcpu->soft.cpu;
+    const uint64_t end = budget ? cpu->counters.instructions + budget : UINT64_MAX;
+
+    soft_resume(&vcpu->soft, exit);
+    vcpu->clock_countdown = 1;
+    for (;;) {
+        if (unlikely(!--vcpu->clock_countdown) || unlikely(soft_attention(&vcpu->soft)) || unlikely(cpu->halted)) {
+            if (between(vcpu, exit) == LEAVE)
+                return;
+        }
+        if (unlikely(cpu->shutdown)) {
+            shut_down(cpu, exit);
+            return;
+        }
+        if (unlikely(cpu->counters.instructions >= end)) {
+            exit->reason = EXIT_BUDGET;
+            return;
+        }
+        if (run_once(vcpu, exit, end) == LEAVE)
+            return;
+    }
+}

@@ -1,0 +1,390 @@
+/* engine/soft/soft.c: events, interrupts and sleep of a software vCPU. */
+#include "engine/soft/soft.h"
+
+#include <errno.h>
+#include <linux/futex.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "x86/intr.h"
+#include "x86/io.h"
+
+static void wake(struct soft_vcpu *vcpu)
+{
+    atomic_fetch_add(&vcpu->wake, 1);
+    if (atomic_load(&vcpu->sleeping))
+        syscall(SYS_futex, &vcpu->wake, FUTEX_WAKE_PRIVATE, 1, NULL, NULL, 0);
+}
+
+void soft_kick(struct soft_vcpu *vcpu)
+{
+    x86_post_event(&vcpu->cpu, X86_EV_KICK);
+    wake(vcpu);
+}
+
+void soft_nmi(struct soft_vcpu *vcpu)
+{
+    x86_post_event(&vcpu->cpu, X86_EV_NMI);
+    wake(vcpu);
+}
+
+void soft_signal(struct soft_vm *vm, const struct x86_apic_message *message)
+{
+    for (unsigned i = 0; i < vm->cpus; i++) {
+        struct soft_vcpu *vcpu = vm->vcpu[i];
+
+        if (!vcpu || !x86_lapic_accepts(&vcpu->cpu, message))
+            continue;
+        x86_lapic_deliver(&vcpu->cpu, message);
+        wake(vcpu);
+        if (message->delivery == APIC_LOWEST)
+            break; /* any one of those addressed; priorities need not be arbitrated (SDM vol. 3, 11.6.2.4) */
+    }
+}
+
+void soft_resume(struct soft_vcpu *vcpu, const struct exit *exit)
+{
+    if (!vcpu->io_pending)
+        return;
+    vcpu->io_pending = false;
+    x86_io_complete(&vcpu->cpu, exit->reason == EXIT_PIO ? exit->pio.data : exit->mmio.data);
+}
+
+void soft_io_exit(struct soft_vcpu *vcpu, struct exit *exit)
+{
+    const struct x86_io *io = &vcpu->cpu.io;
+
+    vcpu->io_pending = true;
+    if (io->kind == X86_IO_PORT) {
+        vcpu->cpu.counters.exits_pio++;
+        exit->reason = EXIT_PIO;
+        exit->pio.port = (uint16_t)io->addr;
+        exit->pio.size = io->size;
+        exit->pio.write = io->write;
+        exit->pio.data = (uint32_t)io->data;
+    } else {
+        vcpu->cpu.counters.exits_mmio++;
+        exit->reason = EXIT_MMIO;
+        exit->mmio.gpa = io->addr;
+        exit->mmio.size = io->size;
+        exit->mmio.write = io->write;
+        exit->mmio.data = io->data;
+    }
+}
+
+static bool take_eoi(struct soft_vcpu *vcpu, struct exit *exit)
+{
+    for (unsigned i = 0; i < ARRAY_SIZE(vcpu->eois); i++) {
+        if (vcpu->eois[i]) {
+            unsigned bit = (unsigned)__builtin_ctz(vcpu->eois[i]);
+
+            vcpu->eois[i] &= vcpu->eois[i] - 1;
+            x86_post_event(&vcpu->cpu, X86_EV_APIC); /* there may be more */
+            exit->reason = EXIT_EOI;
+            exit->eoi.vector = (uint8_t)(i * 32 + bit);
+            return true;
+        }
+    }
+    atomic_store(&vcpu->eoi_any, 0);
+    return false;
+}
+
+/* A start-up IPI's vector is the page of real-mode code to begin at (SDM vol. 3, 9.4.4). */
+static void take_sipi(struct x86_cpu *cpu)
+{
+    uint8_t page = (uint8_t)atomic_load(&cpu->lapic.sipi_vector);
+
+    if (!cpu->wait_for_sipi)
+        return;
+    cpu->wait_for_sipi = false;
+    cpu->halted = false;
+    cpu->seg[SEG_CS].selector = (uint16_t)(page << 8);
+    cpu->seg[SEG_CS].base = (uint64_t)page << 12;
+    cpu->rip = 0;
+    x86_update_mode(cpu);
+}
+
+static void take_init(struct x86_cpu *cpu)
+{
+    x86_cpu_init(cpu);
+    x86_tlb_flush(cpu);
+    cpu->wait_for_sipi = cpu->id != 0;
+}
+
+/* At most one interrupt, the highest: NMI, then the 8259's, then the local APIC's. */
+static void take_interrupt(struct soft_vcpu *vcpu)
+{
+    struct x86_cpu *cpu = &vcpu->cpu;
+    int vector;
+
+    if (cpu->nmi_pending && !cpu->nmi_masked && cpu->int_shadow == SHADOW_NONE) {
+        cpu->nmi_pending = false;
+        cpu->nmi_masked = true;
+        cpu->halted = false;
+        x86_deliver_interrupt(cpu, VEC_NMI);
+        return;
+    }
+    if (!x86_interruptible(cpu))
+        return;
+    if (vcpu->extint >= 0) {
+        vector = vcpu->extint;
+        vcpu->extint = -1;
+    } else {
+        vector = x86_lapic_pending(cpu);
+        if (vector < 0)
+            return;
+        x86_lapic_acknowledge(cpu, (uint8_t)vector);
+    }
+    cpu->halted = false;
+    x86_deliver_interrupt(cpu, (uint8_t)vector);
+}
+
+bool soft_attend(struct soft_vcpu *vcpu, struct exit *exit)
+{
+    struct x86_cpu *cpu = &vcpu->cpu;
+    uint32_t events = atomic_fetch_and(&cpu->events, X86_EV_TRAP);
+
+    if (events & X86_EV_FLUSH)
+        x86_tlb_flush(cpu);
+    if (events & X86_EV_INIT)
+        take_init(cpu);
+    if (events & X86_EV_SIPI)
+        take_sipi(cpu);
+    if (events & X86_EV_NMI)
+        cpu->nmi_pending = true;
+    x86_lapic_sync(cpu);
+    if (!cpu->wait_for_sipi)
+        take_interrupt(vcpu);
+    if (vcpu->window && vcpu->extint < 0 && x86_interruptible(cpu)) {
+        vcpu->window = false;
+        x86_post_event(cpu, events & X86_EV_KICK);
+        exit->reason = EXIT_IRQ_WINDOW;
+        return true;
+    }
+    vcpu->wanted = vcpu->extint >= 0 || vcpu->window || x86_lapic_pending(cpu) >= 0 ? FLAG_IF : 0;
+    if (atomic_load(&vcpu->eoi_any) && take_eoi(vcpu, exit)) {
+        x86_post_event(cpu, events & X86_EV_KICK);
+        return true;
+    }
+    if (events & X86_EV_KICK) {
+        exit->reason = EXIT_INTERRUPTED;
+        return true;
+    }
+    return false;
+}
+
+static void futex_sleep(struct soft_vcpu *vcpu, uint64_t host_ns)
+{
+    struct timespec ts = {.tv_sec = (time_t)(host_ns / 1000000000), .tv_nsec = (long)(host_ns % 1000000000)};
+    uint32_t seen;
+
+    atomic_store(&vcpu->sleeping, 1);
+    seen = atomic_load(&vcpu->wake);
+    if (!soft_attention(vcpu))
+        syscall(SYS_futex, &vcpu->wake, FUTEX_WAIT_PRIVATE, seen, host_ns == UINT64_MAX ? NULL : &ts, NULL, 0);
+    atomic_store(&vcpu->sleeping, 0);
+}
+
+bool soft_sleep(struct soft_vcpu *vcpu, struct exit *exit)
+{
+    struct x86_cpu *cpu = &vcpu->cpu;
+    bool forever = !(cpu->rflags & FLAG_IF) && !cpu->wait_for_sipi;
+
+    if (!vcpu->halt_told && (forever || vclock_is_manual(vcpu->vm->clock))) {
+        vcpu->halt_told = true;
+        cpu->counters.exits_halt++;
+        exit->reason = EXIT_HALT;
+        return true;
+    }
+    if (!vcpu->halt_told)
+        cpu->counters.exits_halt++;
+    vcpu->halt_told = true;
+    futex_sleep(vcpu, vclock_host_ns_until(vcpu->vm->clock, x86_lapic_next_ns(cpu)));
+    if (soft_attend(vcpu, exit))
+        return true;
+    if (!cpu->halted)
+        vcpu->halt_told = false;
+    return false;
+}
+
+bool soft_ready(struct soft_vcpu *vcpu)
+{
+    return x86_interruptible(&vcpu->cpu) && vcpu->extint < 0 && !vcpu->io_pending;
+}
+
+void soft_request_irq_window(struct soft_vcpu *vcpu)
+{
+    vcpu->window = true;
+    vcpu->wanted = FLAG_IF;
+}
+
+void soft_inject(struct soft_vcpu *vcpu, uint8_t vector)
+{
+    vcpu->extint = vector;
+    vcpu->wanted = FLAG_IF;
+}
+
+void soft_get_state(struct soft_vcpu *vcpu, struct x86_cpu *state)
+{
+    memcpy(state, &vcpu->cpu, offsetof(struct x86_cpu, events));
+}
+
+void soft_set_state(struct soft_vcpu *vcpu, const struct x86_cpu *state)
+{
+    memcpy(&vcpu->cpu, state, offsetof(struct x86_cpu, mode));
+    vcpu->io_pending = false;
+    vcpu->halt_told = false;
+    x86_io_forget(&vcpu->cpu);
+    x86_tlb_flush(&vcpu->cpu);
+    x86_update_mode(&vcpu->cpu);
+    x86_post_event(&vcpu->cpu, X86_EV_APIC);
+}
+
+/* --- what the semantics ask: struct x86_bus_ops ---------------------------------- */
+
+static uint8_t *bus_page(struct x86_cpu *cpu, gpa_t gpa, unsigned *flags)
+{
+    struct soft_vcpu *vcpu = (struct soft_vcpu *)cpu;
+    const struct mem_slot *slot = mem_find(vcpu->vm->mem, gpa);
+
+    *flags = 0;
+    if (!slot)
+        return NULL;
+    if (slot->readonly)
+        *flags |= X86_PAGE_READONLY;
+    if (vcpu->vm->hooks->watched(vcpu, gpa & PAGE_MASK))
+        *flags |= X86_PAGE_WATCHED;
+    return slot->host + ((gpa & PAGE_MASK) - slot->gpa);
+}
+
+static void bus_written(struct x86_cpu *cpu, gpa_t gpa, unsigned len)
+{
+    struct soft_vcpu *vcpu = (struct soft_vcpu *)cpu;
+
+    vcpu->vm->hooks->written(vcpu, gpa, len);
+}
+
+/* The xAPIC page: 32-bit registers at 16-byte steps; other sizes are undefined (SDM vol. 3, 11.4.1). */
+static bool apic_access(struct x86_cpu *cpu, gpa_t gpa, uint64_t *data, unsigned size, bool write)
+{
+    const uint64_t base = cpu->lapic.base_msr, enabled = 1u << 11, x2apic = 1u << 10;
+
+    if ((base & (enabled | x2apic)) != enabled || (gpa & PAGE_MASK) != (base & PAGE_MASK & ((1ull << 52) - 1)))
+        return false;
+    if (write) {
+        if (size == 4)
+            x86_lapic_write(cpu, gpa & 0xfff, (uint32_t)*data);
+    } else {
+        *data = x86_lapic_read(cpu, gpa & 0xffc) >> 8 * (gpa & 3);
+    }
+    return true;
+}
+
+static enum x86_rc bus_mmio(struct x86_cpu *cpu, gpa_t gpa, uint64_t *data, unsigned size, bool write)
+{
+    if (apic_access(cpu, gpa, data, size, write))
+        return X86_NEXT;
+    return x86_io(cpu, X86_IO_MMIO, gpa, data, size, write);
+}
+
+static enum x86_rc bus_port(struct x86_cpu *cpu, uint16_t port, uint32_t *data, unsigned size, bool write)
+{
+    uint64_t wide = *data;
+    enum x86_rc rc = x86_io(cpu, X86_IO_PORT, port, &wide, size, write);
+
+    *data = (uint32_t)wide;
+    return rc;
+}
+
+static uint64_t bus_tsc(struct x86_cpu *cpu)
+{
+    return vclock_tsc(((struct soft_vcpu *)cpu)->vm->clock);
+}
+
+static uint64_t bus_tsc_hz(struct x86_cpu *cpu)
+{
+    return vclock_tsc_hz(((struct soft_vcpu *)cpu)->vm->clock);
+}
+
+static uint64_t bus_ns(struct x86_cpu *cpu)
+{
+    return vclock_ns(((struct soft_vcpu *)cpu)->vm->clock);
+}
+
+static void bus_send_ipi(struct x86_cpu *cpu, const struct x86_apic_message *message)
+{
+    soft_signal(((struct soft_vcpu *)cpu)->vm, message);
+}
+
+static void bus_eoi(struct x86_cpu *cpu, uint8_t vector)
+{
+    struct soft_vcpu *vcpu = (struct soft_vcpu *)cpu;
+
+    vcpu->eois[vector / 32] |= 1u << vector % 32;
+    atomic_store(&vcpu->eoi_any, 1);
+    x86_post_event(cpu, X86_EV_APIC);
+}
+
+static unsigned bus_cpu_count(struct x86_cpu *cpu)
+{
+    return ((struct soft_vcpu *)cpu)->vm->cpus;
+}
+
+static const struct x86_bus_ops bus_ops = {
+    .page = bus_page,
+    .written = bus_written,
+    .mmio = bus_mmio,
+    .port = bus_port,
+    .tsc = bus_tsc,
+    .tsc_hz = bus_tsc_hz,
+    .ns = bus_ns,
+    .send_ipi = bus_send_ipi,
+    .eoi = bus_eoi,
+    .cpu_count = bus_cpu_count,
+};
+
+/* --- life ---------------------------------------------------------------------------- */
+
+static void mem_changed(void *opaque, gpa_t gpa, uint64_t len)
+{
+    struct soft_vm *vm = opaque;
+
+    for (unsigned i = 0; i < vm->cpus; i++)
+        if (vm->vcpu[i])
+            vm->hooks->written(vm->vcpu[i], gpa, len);
+}
+
+int soft_vm_init(struct soft_vm *vm, const struct engine_config *config, const struct soft_hooks *hooks)
+{
+    if (config->cpus < 1 || config->cpus > SOFT_MAX_CPUS)
+        return -EINVAL;
+    vm->mem = config->mem;
+    vm->clock = config->clock;
+    vm->cpus = config->cpus;
+    vm->hooks = hooks;
+    mem_set_listener(vm->mem, mem_changed, vm);
+    return 0;
+}
+
+void soft_vcpu_init(struct soft_vcpu *vcpu, struct soft_vm *vm, unsigned id)
+{
+    vcpu->vm = vm;
+    vcpu->extint = -1;
+    vcpu->cpu.tlb = &vcpu->tlb;
+    vcpu->cpu.bus = &bus_ops;
+    vcpu->cpu.engine = vcpu;
+    vcpu->cpu.id = id;
+    x86_cpu_reset(&vcpu->cpu);
+    x86_tlb_init(&vcpu->cpu);
+    x86_update_mode(&vcpu->cpu);
+    vcpu->cpu.wait_for_sipi = id != 0;
+    vm->vcpu[id] = vcpu;
+}
+
+void soft_vcpu_fini(struct soft_vcpu *vcpu)
+{
+    vcpu->vm->vcpu[vcpu->cpu.id] = NULL;
+}

@@ -1,0 +1,76 @@
+/*
+ * engine/soft/soft.h: what the software engines share: a vCPU whose local APIC,
+ * sleep, events and memory are ours. An engine adds how instructions are run.
+ *
+ * Thread: the vCPU's own, but for soft_signal, soft_kick and soft_nmi.
+ */
+#ifndef ENGINE_SOFT_SOFT_H
+#define ENGINE_SOFT_SOFT_H
+
+#include "engine/engine.h"
+#include "x86/bus.h"
+#include "x86/tlb.h"
+
+#define SOFT_MAX_CPUS 64
+
+struct soft_vcpu;
+
+/* What an engine that keeps something derived from code pages (decoded instructions, translations) provides. */
+struct soft_hooks {
+    bool (*watched)(struct soft_vcpu *vcpu, gpa_t page);
+    void (*written)(struct soft_vcpu *vcpu, gpa_t gpa, uint64_t len);
+};
+
+struct soft_vm {
+    struct mem *mem;
+    struct vclock *clock;
+    const struct soft_hooks *hooks;
+    unsigned cpus;
+    struct soft_vcpu *vcpu[SOFT_MAX_CPUS];
+};
+
+struct soft_vcpu {
+    struct x86_cpu cpu; /* first: the semantics' pointer is ours */
+    struct x86_tlb tlb;
+    struct soft_vm *vm;
+
+    _Atomic uint32_t wake;     /* futex: counts wake-ups */
+    _Atomic uint32_t sleeping; /* in futex wait, or about to be */
+    uint32_t wanted;           /* FLAG_IF if an interrupt waits for IF, else 0: tested against RFLAGS */
+    int extint;                /* vector injected by the 8259, or -1 */
+    bool window;               /* EXIT_IRQ_WINDOW is wanted */
+    bool halt_told;            /* EXIT_HALT was returned for the present halt */
+    bool io_pending;           /* the caller has cpu.io's answer in the exit */
+    uint32_t eois[8];          /* level-triggered vectors acknowledged, to be returned as EXIT_EOI */
+    _Atomic uint32_t eoi_any;
+};
+
+int soft_vm_init(struct soft_vm *vm, const struct engine_config *config, const struct soft_hooks *hooks);
+void soft_vcpu_init(struct soft_vcpu *vcpu, struct soft_vm *vm, unsigned id);
+void soft_vcpu_fini(struct soft_vcpu *vcpu);
+
+void soft_signal(struct soft_vm *vm, const struct x86_apic_message *message);
+void soft_kick(struct soft_vcpu *vcpu);
+void soft_nmi(struct soft_vcpu *vcpu);
+bool soft_ready(struct soft_vcpu *vcpu);
+void soft_request_irq_window(struct soft_vcpu *vcpu);
+void soft_inject(struct soft_vcpu *vcpu, uint8_t vector);
+void soft_get_state(struct soft_vcpu *vcpu, struct x86_cpu *state);
+void soft_set_state(struct soft_vcpu *vcpu, const struct x86_cpu *state);
+
+/* At the start of run(): takes the answer to the last exit's access. */
+void soft_resume(struct soft_vcpu *vcpu, const struct exit *exit);
+/* A semantic returned X86_EXIT: makes the exit from cpu.io. */
+void soft_io_exit(struct soft_vcpu *vcpu, struct exit *exit);
+/* Between blocks, when soft_attention() says so: timers, INIT, NMI, interrupts, kicks. true: leave with *exit. */
+bool soft_attend(struct soft_vcpu *vcpu, struct exit *exit);
+/* The vCPU is halted (or waits for a SIPI): sleeps until something happens. true: leave with *exit. */
+bool soft_sleep(struct soft_vcpu *vcpu, struct exit *exit);
+
+static inline bool soft_attention(const struct soft_vcpu *vcpu)
+{
+    return (atomic_load_explicit(&vcpu->cpu.events, memory_order_relaxed) & ~X86_EV_TRAP) |
+           (vcpu->wanted & vcpu->cpu.rflags);
+}
+
+#endif
