@@ -38,4 +38,8 @@ void vclock_advance_ns(struct vclock *clock, uint64_t ns);
 void vclock_advance_tsc(struct vclock *clock, uint64_t ticks);
 bool vclock_is_manual(const struct vclock *clock);
 
+/* The one who sleeps until a time of this clock (the event loop): called after each of the changes above, by the thread
+ * that made it. Set before other threads use the clock; NULL: nobody. */
+void vclock_set_listener(struct vclock *clock, void (*changed)(void *opaque), void *opaque);
+
 #endif

@@ -1,0 +1,332 @@
+/*
+ * base/vclock.c: guest TSC = base + (host TSC - host base) * rate; a clock
+ * that stands still has rate 0. Readers take no lock: the three numbers are
+ * one consistent set, guarded by a sequence counter.
+ */
+#include "base/vclock.h"
+
+#include <cpuid.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <time.h>
+#include <x86intrin.h>
+
+#define NS_PER_SECOND 1000000000ull
+#define RATE_SHIFT    32
+#define RATE_ONE      (1ull << RATE_SHIFT)
+
+typedef unsigned __int128 u128;
+
+/* A factor as mult / 2^shift, with mult's top bit set: the error of a product is below one unit. */
+struct scale {
+    uint64_t mult;
+    unsigned shift;
+};
+
+struct vclock {
+    uint64_t tsc_hz;
+    bool manual;
+    struct scale to_ns, to_tsc;
+
+    atomic_uint sequence; /* odd: being changed */
+    _Atomic uint64_t host_base, tsc_base;
+    _Atomic uint64_t rate; /* in units of 1 / RATE_ONE; 0: stands still */
+
+    pthread_mutex_t writers;
+    uint64_t run_rate; /* the rate when it runs */
+    void (*changed)(void *opaque);
+    void *changed_opaque;
+};
+
+struct reading {
+    uint64_t tsc, rate;
+};
+
+static struct scale scale_make(uint64_t num, uint64_t den)
+{
+    struct scale scale = {.shift = 0};
+    u128 value = num;
+
+    while (value / den < (1ull << 63)) {
+        value <<= 1;
+        scale.shift++;
+    }
+    scale.mult = (uint64_t)(value / den);
+    return scale;
+}
+
+static uint64_t saturate(u128 value)
+{
+    return value > UINT64_MAX ? UINT64_MAX : (uint64_t)value;
+}
+
+static uint64_t scale_apply(struct scale scale, uint64_t value)
+{
+    return saturate(((u128)value * scale.mult) >> scale.shift);
+}
+
+static uint64_t host_tsc(void)
+{
+    _mm_lfence(); /* not before earlier loads: another thread's reading must not lie in our future */
+    return __rdtsc();
+}
+
+/* --- the host's TSC frequency ------------------------------------------------------- */
+
+/* SDM vol. 3, 19.7.3: core crystal clock and its ratio. */
+static uint64_t hz_from_leaf_15(void)
+{
+    unsigned den, num, crystal, unused;
+
+    if (!__get_cpuid(0x15, &den, &num, &crystal, &unused) || !den || !num || !crystal)
+        return 0;
+    return (uint64_t)crystal * num / den;
+}
+
+/* A hypervisor's timing leaf: EAX is the TSC's frequency in kHz. */
+static uint64_t hz_from_hypervisor(void)
+{
+    unsigned eax, ebx, ecx, edx;
+
+    if (!__get_cpuid(1, &eax, &ebx, &ecx, &edx) || !(ecx & (1u << 31)))
+        return 0;
+    __cpuid(0x40000000, eax, ebx, ecx, edx);
+    if (eax < 0x40000010 || eax > 0x400000ff)
+        return 0;
+    __cpuid(0x40000010, eax, ebx, ecx, edx);
+    return (uint64_t)eax * 1000;
+}
+
+static uint64_t raw_ns(void)
+{
+    struct timespec ts;
+
+    clock_gettime(CLOCK_MONOTONIC_RAW, &ts);
+    return (uint64_t)ts.tv_sec * NS_PER_SECOND + (uint64_t)ts.tv_nsec;
+}
+
+/* Both clocks at one moment: the tightest of several attempts. */
+static void sample(uint64_t *tsc, uint64_t *ns)
+{
+    uint64_t best = UINT64_MAX;
+    int i;
+
+    for (i = 0; i < 8; i++) {
+        uint64_t before = host_tsc(), now = raw_ns(), after = host_tsc();
+
+        if (after - before < best) {
+            best = after - before;
+            *tsc = before + (after - before) / 2;
+            *ns = now;
+        }
+    }
+}
+
+static uint64_t hz_measured(void)
+{
+    const struct timespec pause = {.tv_nsec = 5000000};
+    uint64_t tsc0, ns0, tsc1, ns1;
+
+    sample(&tsc0, &ns0);
+    nanosleep(&pause, NULL);
+    sample(&tsc1, &ns1);
+    if (ns1 <= ns0 || tsc1 <= tsc0)
+        return 0;
+    return (uint64_t)((u128)(tsc1 - tsc0) * NS_PER_SECOND / (ns1 - ns0));
+}
+
+/* In whole kHz, as CPUID's timing leaf gives it to the guest. */
+static uint64_t host_tsc_hz(void)
+{
+    uint64_t hz = hz_from_leaf_15();
+
+    if (!hz)
+        hz = hz_from_hypervisor();
+    if (!hz)
+        hz = hz_measured();
+    if (!hz)
+        hz = NS_PER_SECOND;
+    return (hz + 500) / 1000 * 1000;
+}
+
+/* --- construction --------------------------------------------------------------------- */
+
+static struct vclock *clock_make(uint64_t tsc_hz, bool manual)
+{
+    struct vclock *clock = calloc(1, sizeof(*clock));
+
+    if (!clock)
+        return NULL;
+    clock->tsc_hz = tsc_hz;
+    clock->manual = manual;
+    clock->to_ns = scale_make(NS_PER_SECOND, tsc_hz);
+    clock->to_tsc = scale_make(tsc_hz, NS_PER_SECOND);
+    pthread_mutex_init(&clock->writers, NULL);
+    clock->run_rate = manual ? 0 : RATE_ONE;
+    atomic_init(&clock->host_base, manual ? 0 : host_tsc());
+    atomic_init(&clock->rate, clock->run_rate);
+    return clock;
+}
+
+struct vclock *vclock_new(void)
+{
+    return clock_make(host_tsc_hz(), false);
+}
+
+struct vclock *vclock_new_manual(uint64_t tsc_hz)
+{
+    return clock_make(tsc_hz ? tsc_hz : NS_PER_SECOND, true);
+}
+
+void vclock_free(struct vclock *clock)
+{
+    if (!clock)
+        return;
+    pthread_mutex_destroy(&clock->writers);
+    free(clock);
+}
+
+/* --- reading ---------------------------------------------------------------------------- */
+
+static struct reading read_clock(const struct vclock *clock)
+{
+    struct reading reading;
+    unsigned sequence;
+
+    do {
+        uint64_t host_base, tsc_base, host;
+
+        sequence = atomic_load_explicit(&clock->sequence, memory_order_acquire);
+        host_base = atomic_load_explicit(&clock->host_base, memory_order_relaxed);
+        tsc_base = atomic_load_explicit(&clock->tsc_base, memory_order_relaxed);
+        reading.rate = atomic_load_explicit(&clock->rate, memory_order_relaxed);
+        reading.tsc = tsc_base;
+        if (reading.rate) {
+            host = host_tsc();
+            if (host > host_base) /* another core's TSC may be a little behind */
+                reading.tsc += (uint64_t)(((u128)(host - host_base) * reading.rate) >> RATE_SHIFT);
+        }
+        atomic_thread_fence(memory_order_acquire);
+    } while ((sequence & 1) || sequence != atomic_load_explicit(&clock->sequence, memory_order_relaxed));
+    return reading;
+}
+
+uint64_t vclock_tsc_hz(const struct vclock *clock)
+{
+    return clock->tsc_hz;
+}
+
+uint64_t vclock_tsc(const struct vclock *clock)
+{
+    return read_clock(clock).tsc;
+}
+
+uint64_t vclock_ns(const struct vclock *clock)
+{
+    return vclock_tsc_to_ns(clock, vclock_tsc(clock));
+}
+
+uint64_t vclock_tsc_to_ns(const struct vclock *clock, uint64_t tsc)
+{
+    return scale_apply(clock->to_ns, tsc);
+}
+
+/* The first tick at which the clock shows at least ns. */
+uint64_t vclock_ns_to_tsc(const struct vclock *clock, uint64_t ns)
+{
+    uint64_t tsc = scale_apply(clock->to_tsc, ns);
+    int i;
+
+    for (i = 0; i < 2 && tsc != UINT64_MAX && vclock_tsc_to_ns(clock, tsc) < ns; i++)
+        tsc++;
+    return tsc;
+}
+
+uint64_t vclock_host_ns_until(const struct vclock *clock, uint64_t ns)
+{
+    struct reading now = read_clock(clock);
+    uint64_t then = vclock_ns_to_tsc(clock, ns);
+    uint64_t host_ticks, host_ns;
+
+    if (now.tsc >= then)
+        return 0;
+    if (!now.rate)
+        return UINT64_MAX;
+    host_ticks = saturate((((u128)(then - now.tsc) << RATE_SHIFT) + now.rate - 1) / now.rate);
+    host_ns = vclock_tsc_to_ns(clock, host_ticks); /* host ticks have the same length */
+    return host_ns < UINT64_MAX - 1 ? host_ns + 1 : UINT64_MAX - 1;
+}
+
+bool vclock_is_manual(const struct vclock *clock)
+{
+    return clock->manual;
+}
+
+/* --- changing ----------------------------------------------------------------------------- */
+
+/* Continues from the present reading (plus some ticks) at another rate. The caller holds writers. */
+static void rebase(struct vclock *clock, uint64_t rate, uint64_t ticks)
+{
+    struct reading now = read_clock(clock);
+    unsigned sequence = atomic_load_explicit(&clock->sequence, memory_order_relaxed);
+
+    atomic_store_explicit(&clock->sequence, sequence + 1, memory_order_relaxed);
+    atomic_thread_fence(memory_order_release);
+    atomic_store_explicit(&clock->host_base, rate ? host_tsc() : 0, memory_order_relaxed);
+    atomic_store_explicit(&clock->tsc_base, now.tsc + ticks, memory_order_relaxed);
+    atomic_store_explicit(&clock->rate, rate, memory_order_relaxed);
+    atomic_store_explicit(&clock->sequence, sequence + 2, memory_order_release);
+}
+
+static void change(struct vclock *clock, uint64_t rate, uint64_t ticks)
+{
+    rebase(clock, rate, ticks);
+    pthread_mutex_unlock(&clock->writers);
+    if (clock->changed)
+        clock->changed(clock->changed_opaque);
+}
+
+void vclock_pause(struct vclock *clock)
+{
+    pthread_mutex_lock(&clock->writers);
+    change(clock, 0, 0);
+}
+
+void vclock_resume(struct vclock *clock)
+{
+    pthread_mutex_lock(&clock->writers);
+    change(clock, clock->run_rate, 0);
+}
+
+void vclock_set_rate(struct vclock *clock, uint32_t num, uint32_t den)
+{
+    bool running = read_clock(clock).rate != 0;
+
+    if (clock->manual || !num || !den)
+        return;
+    pthread_mutex_lock(&clock->writers);
+    clock->run_rate = MAX(((uint64_t)num << RATE_SHIFT) / den, 1);
+    change(clock, running ? clock->run_rate : 0, 0);
+}
+
+void vclock_advance_tsc(struct vclock *clock, uint64_t ticks)
+{
+    if (!clock->manual)
+        return;
+    pthread_mutex_lock(&clock->writers);
+    change(clock, 0, ticks);
+}
+
+void vclock_advance_ns(struct vclock *clock, uint64_t ns)
+{
+    uint64_t now = vclock_ns(clock);
+
+    vclock_advance_tsc(clock, vclock_ns_to_tsc(clock, now + ns) - vclock_tsc(clock));
+}
+
+void vclock_set_listener(struct vclock *clock, void (*changed)(void *opaque), void *opaque)
+{
+    clock->changed = changed;
+    clock->changed_opaque = opaque;
+}
