@@ -38,6 +38,7 @@ struct boot_acpi_config {
     uint16_t reset_port; /* FADT reset register and the value that resets */
     uint8_t reset_value;
     uint8_t s5_type;    /* SLP_TYP of soft-off, as in the DSDT's _S5 */
+    bool i8042;         /* a keyboard controller that answers commands; one that only resets is not announced */
 };
 /* Writes RSDP, XSDT, FADT, FACS, MADT, DSDT below 1 MiB. Returns the RSDP's address in *rsdp. */
 int boot_write_acpi(struct mem *mem, const struct boot_acpi_config *config, gpa_t *rsdp, struct error *err);
