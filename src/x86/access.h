@@ -169,7 +169,8 @@ static inline __attribute__((always_inline)) enum x86_rc x86_rmw_begin(struct x8
         return X86_NEXT;
     return x86_rmw_slow(cpu, in, rmw, size);
 }
-/* Writes the new value where host is NULL. X86_NEXT, or X86_EXIT (an MMIO write is wanted), never X86_FAULT. */
+/* Writes the new value where host is NULL. X86_NEXT; X86_EXIT: an MMIO write is wanted; X86_AGAIN: another processor
+ * was faster. The caller returns anything but X86_NEXT as it is, having changed nothing. */
 enum x86_rc x86_rmw_finish(struct x86_cpu *cpu, const struct x86_insn *in, const struct x86_rmw *rmw,
                            uint64_t value, unsigned size);
 

@@ -24,5 +24,9 @@ enum x86_feature {
 bool x86_feature(enum x86_feature feature);
 /* CPUID with the inputs in eax, ecx; the four outputs in regs[0..3] (EAX, EBX, ECX, EDX). */
 void x86_cpuid(struct x86_cpu *cpu, uint32_t eax, uint32_t ecx, uint32_t regs[4]);
+/* MAXPHYADDR: bits of a guest-physical address: the host's, at most 46. */
+unsigned x86_phys_bits(void);
+/* Components that XSETBV may enable. */
+uint64_t x86_xcr0_allowed(void);
 
 #endif

@@ -13,6 +13,9 @@
 #include "base/types.h"
 
 #define X86_APIC_BASE 0xfee00000ull
+#define X86_APIC_BASE_BSP BIT(8)
+#define X86_APIC_BASE_X2APIC BIT(10)
+#define X86_APIC_BASE_ENABLE BIT(11)
 #define X86_APIC_HZ 1000000000ull /* timer's input clock: one tick is one virtual nanosecond */
 
 enum x86_lvt { LVT_TIMER, LVT_THERMAL, LVT_PMC, LVT_LINT0, LVT_LINT1, LVT_ERROR, LVT_COUNT };
@@ -51,7 +54,8 @@ struct x86_lapic {
 
 struct x86_cpu;
 
-void x86_lapic_reset(struct x86_cpu *cpu);
+void x86_lapic_reset(struct x86_cpu *cpu); /* power-up; cpu->id 0 is the boot processor */
+void x86_lapic_init(struct x86_cpu *cpu);  /* INIT: all but the ID, mode and base address (SDM vol. 3, 11.4.7.3) */
 
 /* Register access by MMIO: offset 0..0xfff, 32 bits. The engine calls these for accesses to the APIC page. */
 uint32_t x86_lapic_read(struct x86_cpu *cpu, unsigned offset);

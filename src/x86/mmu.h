@@ -19,6 +19,9 @@ enum x86_access {
     ACCESS_PROBE = 32,   /* change nothing: no A/D bits, no TLB entry (debugger) */
 };
 
+/* Which of the soft TLB's tables (enum x86_mmu_index) serves such an access now. */
+unsigned x86_mmu_index(const struct x86_cpu *cpu, unsigned access);
+
 /* Translates one linear address with all checks; sets A and D. X86_NEXT or X86_FAULT. */
 enum x86_rc x86_translate(struct x86_cpu *cpu, gva_t lin, unsigned access, gpa_t *gpa);
 
@@ -36,8 +39,7 @@ bool x86_write_physical(struct x86_cpu *cpu, gpa_t gpa, const void *data, unsign
 struct x86_tlb_entry *x86_fetch_entry(struct x86_cpu *cpu, gva_t lin, bool *mmio);
 
 /* A host pointer to size bytes of writable RAM for an atomic read-modify-write at lin, after all checks and A/D
- * updates. NULL with X86_NEXT: not possible in place (MMIO, ROM, page-crossing): read and write instead.
- * *watched: tell x86_written() after the write. */
+ * updates. NULL with X86_NEXT: not possible in place (MMIO, ROM, page-crossing): read and write instead. */
 enum x86_rc x86_rmw_pointer(struct x86_cpu *cpu, gva_t lin, unsigned size, unsigned access, void **host);
 /* After writing through x86_rmw_pointer's pointer: lets decoded code on that page be dropped. */
 void x86_rmw_written(struct x86_cpu *cpu, gva_t lin, unsigned size);

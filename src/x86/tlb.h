@@ -8,7 +8,7 @@
  * with AC = 0), user accesses. Direct-mapped by linear page number alone, so
  * that INVLPG drops one slot a table whatever its address space.
  *
- * A tag is the linear page address | the address-space number (ASID, 1..0xfff)
+ * A tag is the linear page address | the address-space number (ASID, 1..0xffe)
  * the entry was filled under. An ASID stands for one PCID (or for none) between
  * two flushes of it: flushing it means taking a new number, and only when the
  * numbers run out are the tables cleared.
@@ -20,6 +20,8 @@
 
 #define TLB_BITS 10
 #define TLB_SIZE (1u << TLB_BITS)
+#define TLB_LARGE_SHIFT 22
+#define TLB_HUGE_SHIFT 30
 #define TLB_NO_TAG (~(uint64_t)0) /* matches no address */
 
 struct x86_tlb_entry {
@@ -39,7 +41,9 @@ struct x86_tlb {
     uint64_t fetch_tag; /* the same for fetches: always the current ASID */
     uint16_t asid;
     uint16_t next_asid;
-    bool large; /* a page larger than 4 KiB has been entered since the last full flush: INVLPG flushes all */
+    /* Where pages larger than 4 KiB have been entered since the last full flush: a bit for each 4 MiB (2 and 4 MiB
+     * pages) or 1 GiB of linear addresses, folded. INVLPG there drops the whole region. */
+    uint64_t large[16], huge;
     struct {
         uint16_t pcid, asid;
     } pcids[16]; /* recently used PCIDs; asid 0: free */
@@ -50,6 +54,7 @@ struct x86_tlb {
 struct x86_cpu;
 
 void x86_tlb_init(struct x86_cpu *cpu);      /* empties cpu->tlb and selects the current table */
+void x86_tlb_select(struct x86_cpu *cpu);    /* current table and tag; x86_update_mode() calls it */
 void x86_tlb_flush(struct x86_cpu *cpu);     /* everything, global entries too */
 void x86_tlb_flush_asid(struct x86_cpu *cpu); /* the current address space (MOV CR3 without PCID) */
 void x86_tlb_switch(struct x86_cpu *cpu, uint16_t pcid, bool flush); /* MOV CR3: change PCID, maybe flush it */
@@ -58,6 +63,8 @@ void x86_tlb_flush_page(struct x86_cpu *cpu, gva_t lin);             /* INVLPG: 
 /* The page at gpa became watched (holds code) or changed its kind: drop the write tags (or all) of its entries. */
 void x86_tlb_protect_gpa(struct x86_cpu *cpu, gpa_t gpa);
 void x86_tlb_drop_gpa(struct x86_cpu *cpu, gpa_t gpa);
+/* A page of 1 << shift bytes has been entered at lin. */
+void x86_tlb_note_large(struct x86_tlb *tlb, gva_t lin, unsigned shift);
 
 static inline struct x86_tlb_entry *x86_tlb_slot(struct x86_tlb_entry *table, gva_t lin)
 {
