@@ -12,12 +12,12 @@
 struct machine;
 
 struct machine_config {
-    const char *engine;  /* "auto" or a name */
+    const char *engine; /* "auto" or a name */
     const char *kernel, *initrd, *cmdline;
-    uint64_t memory;     /* bytes */
+    uint64_t memory; /* bytes */
     unsigned cpus;
     struct chardev *serial[2]; /* COM1 console, COM2 job channel; NULL: nothing connected. Owned by the caller. */
-    struct loop *loop;   /* the caller's; its clock is the VM's */
+    struct loop *loop;         /* the caller's; its clock is the VM's */
 };
 
 /* How a VM ended. */
@@ -32,8 +32,8 @@ enum machine_end {
 };
 struct machine_result {
     enum machine_end end;
-    int code;             /* MACHINE_EXIT: 0..255 */
-    char text[2048];      /* MACHINE_SHUTDOWN, MACHINE_ERROR: for the user; may have several lines */
+    int code;        /* MACHINE_EXIT: 0..255 */
+    char text[2048]; /* MACHINE_SHUTDOWN, MACHINE_ERROR: for the user; may have several lines */
 };
 
 /* -EINVAL and so on with one line for the user. */

@@ -133,7 +133,7 @@ struct x86_cpu {
     struct x86_event exc; /* filled by x86_raise*() when a semantic returns X86_FAULT */
     struct x86_shutdown shutdown_cause; /* with shutdown */
     uint8_t dr6_hit;      /* data breakpoints hit by the instruction in progress (DR6 B0..B3) */
-    bool code_changed;    /* the instruction in progress wrote to a page of decoded code */
+    bool code_changed;    /* the instruction in progress wrote to decoded code or the APIC: leave the block after it */
 
     struct x86_io io;                 /* wanted, when a semantic returns X86_EXIT */
     struct x86_io io_log[X86_IO_LOG]; /* done, in order, for the instruction in progress */

@@ -193,7 +193,7 @@ bool soft_sleep(struct soft_vcpu *vcpu, struct exit *exit)
     struct x86_cpu *cpu = &vcpu->cpu;
     bool forever = !(cpu->rflags & FLAG_IF) && !cpu->wait_for_sipi;
 
-    if (!vcpu->halt_told && (forever || vclock_is_manual(vcpu->vm->clock))) {
+    if (vclock_is_manual(vcpu->vm->clock) || (forever && !vcpu->halt_told)) { /* asleep, that clock would stand still */
         vcpu->halt_told = true;
         cpu->counters.exits_halt++;
         exit->reason = EXIT_HALT;
@@ -275,6 +275,7 @@ static bool apic_access(struct x86_cpu *cpu, gpa_t gpa, uint64_t *data, unsigned
     if ((base & (enabled | x2apic)) != enabled || (gpa & PAGE_MASK) != (base & PAGE_MASK & ((1ull << 52) - 1)))
         return false;
     if (write) {
+        cpu->code_changed = true; /* leave the block: what it may now let through is taken at once */
         if (size == 4)
             x86_lapic_write(cpu, gpa & 0xfff, (uint32_t)*data);
     } else {

@@ -1,0 +1,39 @@
+/*
+ * control/config.h: what the user asked for, checked, before anything is made.
+ */
+#ifndef CONTROL_CONFIG_H
+#define CONTROL_CONFIG_H
+
+#include "base/error.h"
+#include "base/types.h"
+
+#define CONFIG_MEMORY_DEFAULT MIB(512)
+#define CONFIG_MEMORY_MIN     MIB(4)
+#define CONFIG_MEMORY_MAX     GIB(1024)
+
+/* Exit statuses of `trapeze run` that are not the guest's own. */
+enum {
+    STATUS_USAGE = 2,      /* the user's mistake: options, files */
+    STATUS_RESET = 120,    /* the guest reset itself: a kernel panic, reboot */
+    STATUS_SHUTDOWN = 121, /* triple fault */
+    STATUS_MONITOR = 122,  /* the monitor could not go on */
+    STATUS_SIGNAL = 128,   /* + the number of the signal that ended it */
+};
+
+struct config {
+    const char *kernel, *initrd, *append; /* NULL: the default guest's */
+    const char *engine;
+    uint64_t memory; /* bytes */
+    bool stats;
+    bool demo; /* default guest: run the demonstration instead of a shell */
+    unsigned trace_mask;
+    const char *trace_file; /* NULL: stderr */
+    char **command;         /* after --: NULL-terminated, or NULL */
+};
+
+void config_init(struct config *config);
+
+/* "512M", "2G", "65536K", "1T", or a number of bytes. -EINVAL, -ERANGE with a message that begins with option. */
+int config_parse_memory(const char *option, const char *text, uint64_t *bytes, struct error *err);
+
+#endif

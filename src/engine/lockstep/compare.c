@@ -1,0 +1,110 @@
+/* engine/lockstep/compare.c: what must be equal, as one table. */
+#include "engine/lockstep/compare.h"
+
+#include <stdio.h>
+#include <string.h>
+
+struct field {
+    const char *name;
+    uint16_t offset, size, count; /* count values of size bytes, 1..8 */
+};
+
+#define ONE(name, member)                                                                                              \
+    {                                                                                                                  \
+        name, offsetof(struct x86_cpu, member), sizeof(((struct x86_cpu *)0)->member), 1                               \
+    }
+#define MANY(name, member, width)                                                                                      \
+    {                                                                                                                  \
+        name, offsetof(struct x86_cpu, member), width, sizeof(((struct x86_cpu *)0)->member) / (width)                 \
+    }
+#define SEGMENT(name, member)                                                                                          \
+    ONE(name, member.selector), ONE(name " base", member.base), ONE(name " limit", member.limit),                      \
+        ONE(name " attr", member.attr)
+
+static const struct field fields[] = {
+    ONE("rip", rip),
+    MANY("gpr", gpr, 8),
+    ONE("rflags", rflags),
+    SEGMENT("es", seg[SEG_ES]),
+    SEGMENT("cs", seg[SEG_CS]),
+    SEGMENT("ss", seg[SEG_SS]),
+    SEGMENT("ds", seg[SEG_DS]),
+    SEGMENT("fs", seg[SEG_FS]),
+    SEGMENT("gs", seg[SEG_GS]),
+    SEGMENT("ldtr", ldtr),
+    SEGMENT("tr", tr),
+    ONE("gdtr base", gdtr.base),
+    ONE("gdtr limit", gdtr.limit),
+    ONE("idtr base", idtr.base),
+    ONE("idtr limit", idtr.limit),
+    ONE("cr0", cr0),
+    ONE("cr2", cr2),
+    ONE("cr3", cr3),
+    ONE("cr4", cr4),
+    ONE("xcr0", xcr0),
+    MANY("pdpte", pdpte, 8),
+    MANY("dr", dr, 8),
+    MANY("msr", msr, 8),
+    MANY("fpu", fpu, 8),
+    ONE("int_shadow", int_shadow),
+    ONE("nmi_masked", nmi_masked),
+    ONE("halted", halted),
+    ONE("shutdown", shutdown),
+    ONE("apic tpr", lapic.tpr),
+    MANY("apic irr", lapic.irr, 4),
+    MANY("apic isr", lapic.isr, 4),
+    MANY("apic lvt", lapic.lvt, 4),
+    ONE("apic timer", lapic.timer_initial),
+    ONE("apic deadline", lapic.timer_deadline_ns),
+    ONE("tsc deadline", lapic.tsc_deadline),
+};
+
+static uint64_t value(const struct x86_cpu *cpu, const struct field *field, unsigned i)
+{
+    uint64_t v = 0;
+
+    memcpy(&v, (const uint8_t *)cpu + field->offset + i * field->size, field->size);
+    return v;
+}
+
+unsigned compare_cpus(const struct x86_cpu *leader, const struct x86_cpu *follower, char *text, size_t size)
+{
+    unsigned differences = 0;
+    size_t used = 0;
+
+    for (unsigned f = 0; f < ARRAY_SIZE(fields); f++) {
+        const struct field *field = &fields[f];
+
+        if (!memcmp((const uint8_t *)leader + field->offset, (const uint8_t *)follower + field->offset,
+                    (size_t)field->size * field->count))
+            continue;
+        for (unsigned i = 0; i < field->count; i++) {
+            uint64_t a = value(leader, field, i), b = value(follower, field, i);
+
+            if (a == b)
+                continue;
+            differences++;
+            if (used < size)
+                used += (size_t)snprintf(text + used, size - used, "%s%s[%u] %#lx / %#lx", used ? ", " : "",
+                                         field->name, i, a, b);
+        }
+    }
+    return differences;
+}
+
+bool compare_memory(const struct mem *leader, const struct mem *follower, gpa_t *where)
+{
+    for (unsigned i = 0; i < mem_slot_count(leader); i++) {
+        const struct mem_slot *a = mem_slot(leader, i), *b = mem_slot(follower, i);
+
+        for (uint64_t at = 0; at < a->size; at += PAGE_SIZE) {
+            if (!memcmp(a->host + at, b->host + at, PAGE_SIZE))
+                continue;
+            while (a->host[at] == b->host[at])
+                at++;
+            *where = a->gpa + at;
+            return false;
+        }
+    }
+    return true;
+}

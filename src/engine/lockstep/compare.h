@@ -1,0 +1,13 @@
+/* engine/lockstep/compare.h: two processor states, field by field. */
+#ifndef ENGINE_LOCKSTEP_COMPARE_H
+#define ENGINE_LOCKSTEP_COMPARE_H
+
+#include "mem/mem.h"
+#include "x86/cpu.h"
+
+/* Describes the differences ("rax 1 / 2, ..."), leader first; returns their number. */
+unsigned compare_cpus(const struct x86_cpu *leader, const struct x86_cpu *follower, char *text, size_t size);
+/* The first difference of two equal maps' content: false, and where. */
+bool compare_memory(const struct mem *leader, const struct mem *follower, gpa_t *where);
+
+#endif

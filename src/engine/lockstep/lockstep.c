@@ -1,0 +1,393 @@
+/* engine/lockstep/lockstep.c: see lockstep.h. */
+#include "engine/lockstep/lockstep.h"
+
+#include <errno.h>
+#include <stdarg.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "base/lock.h"
+#include "base/log.h"
+#include "engine/lockstep/compare.h"
+
+#define CHUNK           48           /* instructions between two comparisons of processor state */
+#define MEMORY_INTERVAL 100000000ull /* instructions between two comparisons of memory */
+#define MESSAGES        64
+
+static const struct engine_ops *leader_ops, *follower_ops;
+
+/* One of the two: an engine with its VM, its processor and its memory. */
+struct side {
+    const struct engine_ops *ops;
+    struct engine_vm *vm;
+    struct engine_vcpu *vcpu;
+    struct mem *mem;
+    struct exit exit;
+};
+
+struct engine_vm {
+    struct side leader, follower;
+    struct vclock *guest_clock; /* the VM's */
+    struct vclock *clock;       /* the sides': follows the VM's between chunks */
+    bool started;
+
+    struct lock lock; /* messages */
+    struct x86_apic_message messages[MESSAGES];
+    unsigned message_count;
+};
+
+struct engine_vcpu {
+    struct engine_vm *vm;
+    _Atomic bool kicked;
+    bool io_pending;
+    uint64_t next_memory_check;
+    uint64_t path[CHUNK]; /* the follower's RIPs in this chunk */
+    unsigned path_length;
+    struct x86_cpu *state[2];
+};
+
+static int probe(struct error *err)
+{
+    return 0;
+}
+
+/* The follower's memory: of the same shape, filled in before the first instruction. */
+static int make_memory(struct engine_vm *vm, const struct mem *from, struct error *err)
+{
+    vm->follower.mem = mem_new();
+    if (!vm->follower.mem)
+        return error_set(err, -ENOMEM, "lockstep: no memory");
+    for (unsigned i = 0; i < mem_slot_count(from); i++) {
+        const struct mem_slot *slot = mem_slot(from, i);
+        int rc = mem_add_ram(vm->follower.mem, slot->gpa, slot->size, err);
+
+        if (rc)
+            return rc;
+    }
+    return 0;
+}
+
+static void copy_memory(struct engine_vm *vm)
+{
+    for (unsigned i = 0; i < mem_slot_count(vm->leader.mem); i++) {
+        const struct mem_slot *slot = mem_slot(vm->leader.mem, i);
+
+        memcpy(mem_slot(vm->follower.mem, i)->host, slot->host, slot->size);
+    }
+}
+
+static int make_side(struct side *side, const struct engine_ops *ops, struct vclock *clock, struct error *err)
+{
+    struct engine_config config = {.mem = side->mem, .clock = clock, .cpus = 1};
+
+    side->ops = ops;
+    return ops->vm_create(&side->vm, &config, err);
+}
+
+static void vm_destroy(struct engine_vm *vm)
+{
+    if (vm->leader.vm)
+        vm->leader.ops->vm_destroy(vm->leader.vm);
+    if (vm->follower.vm)
+        vm->follower.ops->vm_destroy(vm->follower.vm);
+    mem_free(vm->follower.mem);
+    if (vm->clock)
+        vclock_free(vm->clock);
+    lock_destroy(&vm->lock);
+    free(vm);
+}
+
+static int vm_create(struct engine_vm **result, const struct engine_config *config, struct error *err)
+{
+    struct engine_vm *vm;
+    int rc;
+
+    if (config->cpus != 1)
+        return error_set(err, -EINVAL, "lockstep: one processor only");
+    vm = calloc(1, sizeof(*vm));
+    if (!vm)
+        return error_set(err, -ENOMEM, "lockstep: no memory");
+    lock_init(&vm->lock, LOCK_ENGINE);
+    vm->guest_clock = config->clock;
+    vm->clock = vclock_new_manual(vclock_tsc_hz(config->clock));
+    vm->leader.mem = config->mem;
+    rc = vm->clock ? make_memory(vm, config->mem, err) : error_set(err, -ENOMEM, "lockstep: no memory");
+    if (!rc)
+        rc = make_side(&vm->leader, leader_ops, vm->clock, err);
+    if (!rc)
+        rc = make_side(&vm->follower, follower_ops, vm->clock, err);
+    if (rc)
+        vm_destroy(vm);
+    else
+        *result = vm;
+    return rc;
+}
+
+static void vcpu_destroy(struct engine_vcpu *vcpu)
+{
+    if (vcpu->vm->leader.vcpu)
+        vcpu->vm->leader.ops->vcpu_destroy(vcpu->vm->leader.vcpu);
+    if (vcpu->vm->follower.vcpu)
+        vcpu->vm->follower.ops->vcpu_destroy(vcpu->vm->follower.vcpu);
+    free(vcpu->state[0]);
+    free(vcpu->state[1]);
+    free(vcpu);
+}
+
+static int vcpu_create(struct engine_vcpu **result, struct engine_vm *vm, unsigned id, struct error *err)
+{
+    struct engine_vcpu *vcpu = calloc(1, sizeof(*vcpu));
+    int rc = 0;
+
+    if (!vcpu)
+        return error_set(err, -ENOMEM, "lockstep: no memory");
+    vcpu->vm = vm;
+    vcpu->next_memory_check = MEMORY_INTERVAL;
+    for (unsigned i = 0; i < 2; i++)
+        vcpu->state[i] = aligned_alloc(64, ALIGN_UP(sizeof(struct x86_cpu), 64));
+    if (!vcpu->state[0] || !vcpu->state[1])
+        rc = error_set(err, -ENOMEM, "lockstep: no memory");
+    if (!rc)
+        rc = vm->leader.ops->vcpu_create(&vm->leader.vcpu, vm->leader.vm, id, err);
+    if (!rc)
+        rc = vm->follower.ops->vcpu_create(&vm->follower.vcpu, vm->follower.vm, id, err);
+    if (rc)
+        vcpu_destroy(vcpu);
+    else
+        *result = vcpu;
+    return rc;
+}
+
+static void signal_message(struct engine_vm *vm, const struct x86_apic_message *message)
+{
+    lock_take(&vm->lock);
+    if (vm->message_count < MESSAGES)
+        vm->messages[vm->message_count++] = *message;
+    lock_drop(&vm->lock);
+}
+
+/* Between chunks: both get the interrupts that came meanwhile, and the time. */
+static void synchronize(struct engine_vm *vm)
+{
+    uint64_t now = vclock_tsc(vm->guest_clock), was = vclock_tsc(vm->clock);
+
+    if (now > was)
+        vclock_advance_tsc(vm->clock, now - was);
+    lock_take(&vm->lock);
+    for (unsigned i = 0; i < vm->message_count; i++) {
+        vm->leader.ops->signal(vm->leader.vm, &vm->messages[i]);
+        vm->follower.ops->signal(vm->follower.vm, &vm->messages[i]);
+    }
+    vm->message_count = 0;
+    lock_drop(&vm->lock);
+}
+
+static uint64_t retired(const struct side *side)
+{
+    return side->ops->counters(side->vcpu)->instructions;
+}
+
+static bool same_exit(const struct exit *a, const struct exit *b)
+{
+    if (a->reason != b->reason)
+        return false;
+    if (a->reason == EXIT_PIO)
+        return a->pio.port == b->pio.port && a->pio.size == b->pio.size && a->pio.write == b->pio.write &&
+               (!a->pio.write || a->pio.data == b->pio.data);
+    if (a->reason == EXIT_MMIO)
+        return a->mmio.gpa == b->mmio.gpa && a->mmio.size == b->mmio.size && a->mmio.write == b->mmio.write &&
+               (!a->mmio.write || a->mmio.data == b->mmio.data);
+    return true;
+}
+
+static void __attribute__((format(printf, 2, 3))) fail(struct exit *exit, const char *fmt, ...)
+{
+    va_list ap;
+
+    exit->reason = EXIT_ERROR;
+    va_start(ap, fmt);
+    vsnprintf(exit->error.text, sizeof(exit->error.text), fmt, ap);
+    va_end(ap);
+}
+
+static void report_path(const struct engine_vcpu *vcpu)
+{
+    for (unsigned i = 0; i < vcpu->path_length; i++)
+        log_error("lockstep: follower at %#lx", vcpu->path[i]);
+}
+
+/* Equal states? If not: the differences, and the way that led there. */
+static bool compare(struct engine_vcpu *vcpu, struct exit *exit)
+{
+    struct engine_vm *vm = vcpu->vm;
+    char text[900];
+    gpa_t where;
+
+    vm->leader.ops->get_state(vm->leader.vcpu, vcpu->state[0]);
+    vm->follower.ops->get_state(vm->follower.vcpu, vcpu->state[1]);
+    if (compare_cpus(vcpu->state[0], vcpu->state[1], text, sizeof(text))) {
+        report_path(vcpu);
+        log_error("lockstep: leader / follower: %s", text);
+        fail(exit, "lockstep: the engines differ after %lu instructions, within the last %u", retired(&vm->leader),
+             vcpu->path_length);
+        return false;
+    }
+    if (retired(&vm->leader) < vcpu->next_memory_check)
+        return true;
+    vcpu->next_memory_check = retired(&vm->leader) + MEMORY_INTERVAL;
+    if (compare_memory(vm->leader.mem, vm->follower.mem, &where))
+        return true;
+    fail(exit, "lockstep: memory differs at %#lx after %lu instructions", where, retired(&vm->leader));
+    return false;
+}
+
+/* The follower does what the leader did: count instructions, then the same exit. */
+static bool follow(struct engine_vcpu *vcpu, uint64_t count, struct exit *exit)
+{
+    struct side *leader = &vcpu->vm->leader, *follower = &vcpu->vm->follower;
+    const uint64_t end = retired(follower) + count;
+
+    vcpu->path_length = 0;
+    for (;;) {
+        bool done = retired(follower) >= end;
+
+        if (done && leader->exit.reason == EXIT_BUDGET)
+            return true;
+        follower->ops->get_state(follower->vcpu, vcpu->state[1]);
+        if (vcpu->path_length < CHUNK)
+            vcpu->path[vcpu->path_length++] = vcpu->state[1]->rip;
+        follower->ops->run(follower->vcpu, &follower->exit, 1);
+        if (follower->exit.reason == EXIT_BUDGET && !done)
+            continue;
+        if (retired(follower) == end && same_exit(&leader->exit, &follower->exit))
+            return true;
+        report_path(vcpu);
+        fail(exit, "lockstep: leader left with exit %d after %lu instructions, follower with %d after %lu",
+             leader->exit.reason, count, follower->exit.reason, count - (end - retired(follower)));
+        return false;
+    }
+}
+
+static void take_answers(struct engine_vcpu *vcpu, const struct exit *exit)
+{
+    if (!vcpu->io_pending)
+        return;
+    vcpu->io_pending = false;
+    vcpu->vm->leader.exit = *exit;
+    vcpu->vm->follower.exit = *exit;
+}
+
+/* Both are halted: a moment's sleep, then time has passed for both. */
+static void nap(void)
+{
+    const struct timespec ts = {.tv_nsec = 200000};
+
+    nanosleep(&ts, NULL);
+}
+
+static void run(struct engine_vcpu *vcpu, struct exit *exit, uint64_t budget)
+{
+    struct engine_vm *vm = vcpu->vm;
+    struct side *leader = &vm->leader;
+
+    if (!vm->started)
+        copy_memory(vm);
+    vm->started = true;
+    take_answers(vcpu, exit);
+    while (!atomic_exchange(&vcpu->kicked, false)) {
+        uint64_t before = retired(leader);
+
+        synchronize(vm);
+        leader->ops->run(leader->vcpu, &leader->exit, CHUNK);
+        if (!follow(vcpu, retired(leader) - before, exit) || !compare(vcpu, exit))
+            return;
+        if (leader->exit.reason == EXIT_HALT) {
+            nap();
+            continue;
+        }
+        if (leader->exit.reason == EXIT_BUDGET)
+            continue;
+        vcpu->io_pending = leader->exit.reason == EXIT_PIO || leader->exit.reason == EXIT_MMIO;
+        *exit = leader->exit;
+        return;
+    }
+    exit->reason = EXIT_INTERRUPTED;
+}
+
+static void kick(struct engine_vcpu *vcpu)
+{
+    atomic_store(&vcpu->kicked, true);
+}
+
+static bool ready(struct engine_vcpu *vcpu)
+{
+    return vcpu->vm->leader.ops->ready(vcpu->vm->leader.vcpu);
+}
+
+#define BOTH(vcpu, call, ...)                                                                                          \
+    do {                                                                                                               \
+        (vcpu)->vm->leader.ops->call((vcpu)->vm->leader.vcpu, ##__VA_ARGS__);                                          \
+        (vcpu)->vm->follower.ops->call((vcpu)->vm->follower.vcpu, ##__VA_ARGS__);                                      \
+    } while (0)
+
+static void request_irq_window(struct engine_vcpu *vcpu)
+{
+    BOTH(vcpu, request_irq_window);
+}
+
+static void inject(struct engine_vcpu *vcpu, uint8_t vector)
+{
+    BOTH(vcpu, inject, vector);
+}
+
+static void nmi(struct engine_vcpu *vcpu)
+{
+    const struct x86_apic_message message = {.destination = 0xff, .delivery = APIC_NMI};
+
+    signal_message(vcpu->vm, &message);
+}
+
+static void get_state(struct engine_vcpu *vcpu, struct x86_cpu *state)
+{
+    vcpu->vm->leader.ops->get_state(vcpu->vm->leader.vcpu, state);
+}
+
+static void set_state(struct engine_vcpu *vcpu, const struct x86_cpu *state)
+{
+    BOTH(vcpu, set_state, state);
+}
+
+static const struct counters *counters(struct engine_vcpu *vcpu)
+{
+    return vcpu->vm->leader.ops->counters(vcpu->vm->leader.vcpu);
+}
+
+static const struct engine_ops engine_lockstep = {
+    .name = "lockstep",
+    .summary = "two engines compared, instruction by instruction",
+    .probe = probe,
+    .vm_create = vm_create,
+    .vm_destroy = vm_destroy,
+    .signal = signal_message,
+    .vcpu_create = vcpu_create,
+    .vcpu_destroy = vcpu_destroy,
+    .run = run,
+    .kick = kick,
+    .ready = ready,
+    .request_irq_window = request_irq_window,
+    .inject = inject,
+    .nmi = nmi,
+    .get_state = get_state,
+    .set_state = set_state,
+    .counters = counters,
+};
+
+const struct engine_ops *lockstep_engine(const struct engine_ops *leader, const struct engine_ops *follower)
+{
+    leader_ops = leader;
+    follower_ops = follower;
+    return &engine_lockstep;
+}
