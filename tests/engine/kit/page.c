@@ -1,0 +1,146 @@
+/* page.c: page tables. */
+#include "kit/page.h"
+
+#define LARGE 0x200000ul
+
+static word heap = HEAP_BASE;
+static uint64_t *root;
+static unsigned levels;
+
+void *page_new_aligned(word size)
+{
+    void *page = (void *)((heap + size - 1) & ~(size - 1));
+
+    heap = (word)page + size;
+    return memset(page, 0, size);
+}
+
+void *page_new(void)
+{
+    return page_new_aligned(PAGE);
+}
+
+static unsigned shift(unsigned level)
+{
+    return 12 + 9 * (level - 1);
+}
+
+uint64_t *entry(word va, unsigned level)
+{
+    uint64_t *table = root;
+
+    for (unsigned l = levels;; l--) {
+        uint64_t *e = &table[va >> shift(l) & 511];
+
+        if (l == level)
+            return e;
+        /* A PAE PDPTE has no W and no U: they are reserved. */
+        if (!(*e & PTE_P))
+            *e = (word)page_new() | (levels == 3 && l == 3 ? PTE_P : PTE_PWU);
+        table = (uint64_t *)(word)(*e & 0xffffffffff000);
+    }
+}
+
+void map(word va, word pa, uint64_t flags)
+{
+    *entry(va, 1) = pa | flags;
+    invlpg(va);
+}
+
+void map_large(word va, word pa, uint64_t flags, unsigned level)
+{
+    *entry(va, level) = pa | flags | PTE_PS;
+    invlpg(va);
+}
+
+void unmap(word va)
+{
+    *entry(va, 1) = 0;
+    invlpg(va);
+}
+
+#ifdef __x86_64__
+
+void page_init(void)
+{
+    root = (uint64_t *)read_cr3();
+    levels = 4;
+}
+
+void user_init(void)
+{
+    for (word offset = 0; offset <= USER_DATA + PAGE - USER_CODE; offset += offset < 0x20000 ? 0x10000 : PAGE)
+        map(USER_CODE + offset, USER_CODE + offset, PTE_PWU);
+}
+
+#else
+
+static uint32_t *root32;
+
+void page_init(void)
+{
+}
+
+void paging_pae(void)
+{
+    root = page_new();
+    levels = 3;
+    for (word va = 0; va < IDENTITY; va += LARGE)
+        *entry(va, 2) = va | PTE_PW | PTE_PS;
+    for (word va = 0; va < 0xf0000000; va += 0x40000000)
+        entry(va, 2); /* all four PDPTEs: they are loaded with CR3 only */
+    entry(LAPIC_BASE, 2);
+    write_cr4(read_cr4() | CR4_PAE);
+    write_cr3((word)root);
+    write_cr0(read_cr0() | CR0_PG);
+}
+
+uint32_t *entry32(word va, unsigned level)
+{
+    uint32_t *e = &root32[va >> 22];
+
+    if (level == 2)
+        return e;
+    if (!(*e & PTE_P))
+        *e = (word)page_new() | (uint32_t)PTE_PWU;
+    return &((uint32_t *)(*e & 0xfffff000))[va >> 12 & 1023];
+}
+
+void map32(word va, word pa, uint32_t flags)
+{
+    *entry32(va, 1) = pa | flags;
+    invlpg(va);
+}
+
+void paging_32(void)
+{
+    root32 = page_new();
+    for (word va = 0; va < IDENTITY; va += PAGE)
+        *entry32(va, 1) = va | (uint32_t)PTE_PW;
+    write_cr4(read_cr4() & ~CR4_PAE);
+    write_cr3((word)root32);
+    write_cr0(read_cr0() | CR0_PG);
+}
+
+void paging_off(void)
+{
+    write_cr0(read_cr0() & ~CR0_PG);
+    root = NULL;
+    root32 = NULL;
+}
+
+void user_init(void)
+{
+    for (word va = USER_CODE; va <= USER_DATA + PAGE; va += PAGE) {
+        if (va > USER_CODE && va < USER_STACK)
+            va = USER_STACK;
+        if (va > USER_STACK && va < USER_DATA)
+            va = USER_DATA;
+        if (root)
+            map(va, va, PTE_PWU);
+        else if (root32)
+            map32(va, va, (uint32_t)PTE_PWU);
+    }
+}
+
+#endif

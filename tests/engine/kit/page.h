@@ -1,0 +1,35 @@
+/*
+ * page.h: page tables: of 64-bit entries (4-level in long, PAE in prot), and
+ * 32-bit ones (prot). All tables lie in memory that is mapped to itself.
+ */
+#ifndef KIT_PAGE_H
+#define KIT_PAGE_H
+
+#include "kit/kit.h"
+
+void page_init(void);
+
+/* A fresh zeroed page (4 KiB-aligned); its address is its physical one. */
+void *page_new(void);
+/* Several, aligned to their size (a power of two pages). */
+void *page_new_aligned(word size);
+
+/* The entry that maps va at a level: 1 page table, 2 page directory, 3 PDPT, 4 PML4. Tables on the way are made, with
+ * all rights. */
+uint64_t *entry(word va, unsigned level);
+void map(word va, word pa, uint64_t flags);                            /* 4 KiB, and INVLPG */
+void map_large(word va, word pa, uint64_t flags, unsigned level);      /* 2 MiB or 1 GiB */
+void unmap(word va);
+
+/* Makes user_context() work: USER_CODE, USER_STACK and USER_DATA are mapped to the same physical addresses. */
+void user_init(void);
+
+#ifndef __x86_64__
+void paging_pae(void); /* turns paging on, the first 32 MiB as they are */
+void paging_32(void);
+void paging_off(void);
+uint32_t *entry32(word va, unsigned level);
+void map32(word va, word pa, uint32_t flags);
+#endif
+
+#endif
