@@ -9,7 +9,7 @@
 #include "kit/page.h"
 #include "kit/regs.h"
 
-#define LDT_SEL FREE_SEL       /* two slots in long */
+#define LDT_SEL FREE_SEL        /* two slots in long */
 #define PROBE   (FREE_SEL + 16) /* the descriptor that LAR, LSL, VERR, VERW look at */
 
 /* Runs code that ends in INT 80h at CPL 3; c carries registers in and out. */
@@ -200,10 +200,10 @@ TEST(sensitive_popf)
 /* IRET within ring 3 obeys the same rules; ax: flags, cx: CS, dx: SS (long). */
 CODE(code_iret, CALL_HERE BX "\n"
 #ifdef __x86_64__
-                "mov %rsp, %rsi\n push %rdx\n push %rsi\n"
+                             "mov %rsp, %rsi\n push %rdx\n push %rsi\n"
 #endif
-                "push " AX "\n push " CX "\n lea 1f - 771b(" BX "), " BX "\n push " BX "\n iret" W "\n"
-                "1: pushf\n pop " DI "\n mov %cs, %ebp\n int $0x80");
+                             "push " AX "\n push " CX "\n lea 1f - 771b(" BX "), " BX "\n push " BX "\n iret" W "\n"
+                             "1: pushf\n pop " DI "\n mov %cs, %ebp\n int $0x80");
 
 TEST(sensitive_iret)
 {
@@ -254,8 +254,8 @@ static const struct probe {
     {ACC_CALL_GATE | ACC_USER, 0, 0, 1, 0, 0, 0, 1, 0, 0, 0},
     {ACC_INT_GATE | ACC_USER, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0},
     {ACC_TASK_GATE | ACC_USER, 0, 0, !LONG_MODE, 0, 0, 0, !LONG_MODE, 0, 0, 0},
-    {0x80 | ACC_USER, 0, 0xff, 0, 0, 0, 0, 0, 0, 0, 0},   /* system type 0: reserved */
-    {0x12 | ACC_USER, 0, 0x321, 1, 1, 1, 1, 1, 1, 1, 1},  /* not present: LAR, LSL, VERR and VERW do not look */
+    {0x80 | ACC_USER, 0, 0xff, 0, 0, 0, 0, 0, 0, 0, 0},  /* system type 0: reserved */
+    {0x12 | ACC_USER, 0, 0x321, 1, 1, 1, 1, 1, 1, 1, 1}, /* not present: LAR, LSL, VERR and VERW do not look */
 };
 
 static void probe_set(const struct probe *p)
@@ -285,7 +285,8 @@ static void probe_run(const char *code, word size, word selector, bool in_ring3,
 
 TEST(sensitive_lar)
 {
-    FOR_PROBES(p) {
+    FOR_PROBES(p)
+    {
         uint32_t value;
 
         probe_set(p);
@@ -304,7 +305,8 @@ TEST(sensitive_lar)
 
 TEST(sensitive_lsl)
 {
-    FOR_PROBES(p) {
+    FOR_PROBES(p)
+    {
         uint32_t limit = p->flags & FLAG_G ? p->limit << 12 | 0xfff : p->limit;
 
         probe_set(p);
@@ -317,7 +319,8 @@ TEST(sensitive_lsl)
 
 TEST(sensitive_verr)
 {
-    FOR_PROBES(p) {
+    FOR_PROBES(p)
+    {
         probe_set(p);
         probe_run(code_verr, CODE_SIZE(code_verr), PROBE | 3, true, UNTOUCHED, p->verr_user);
         probe_run(code_verr, CODE_SIZE(code_verr), PROBE, false, UNTOUCHED, p->verr_kernel);
@@ -327,7 +330,8 @@ TEST(sensitive_verr)
 
 TEST(sensitive_verw)
 {
-    FOR_PROBES(p) {
+    FOR_PROBES(p)
+    {
         probe_set(p);
         probe_run(code_verw, CODE_SIZE(code_verw), PROBE | 3, true, UNTOUCHED, p->verw_user);
         probe_run(code_verw, CODE_SIZE(code_verw), PROBE, false, UNTOUCHED, p->verw_kernel);
@@ -408,7 +412,7 @@ CODE(code_far_call_target, "mov (" SP "), %eax\n mov 4(" SP "), %ecx\n lretl");
 CODE(code_far_jump, "ljmp *(" BX ")\n ud2");
 CODE(code_far_jump_target, "mov %cs, %edx\n int $0x80");
 CODE(code_far_ret, CALL_HERE CX "\n lea 1f - 771b(" CX "), " CX "\n push " DX "\n push " CX "\n lret" W
-                           "\n ud2\n 1: mov %cs, %eax\n int $0x80");
+                                "\n ud2\n 1: mov %cs, %eax\n int $0x80");
 
 static void far_pointer(word at, word target, unsigned selector)
 {

@@ -22,9 +22,24 @@ enum { DE, DB, NMI, BP, OF, BR, UD, NM, DF, TS = 10, NP, SS, GP, PF, MF = 16, AC
 enum { PF_P = 1, PF_W = 2, PF_U = 4, PF_RSVD = 8, PF_I = 16 };
 
 enum {
-    FL_CF = 1, FL_1 = 2, FL_PF = 4, FL_AF = 0x10, FL_ZF = 0x40, FL_SF = 0x80, FL_TF = 0x100, FL_IF = 0x200,
-    FL_DF = 0x400, FL_OF = 0x800, FL_IOPL = 0x3000, FL_NT = 0x4000, FL_RF = 0x10000, FL_VM = 0x20000,
-    FL_AC = 0x40000, FL_VIF = 0x80000, FL_VIP = 0x100000, FL_ID = 0x200000,
+    FL_CF = 1,
+    FL_1 = 2,
+    FL_PF = 4,
+    FL_AF = 0x10,
+    FL_ZF = 0x40,
+    FL_SF = 0x80,
+    FL_TF = 0x100,
+    FL_IF = 0x200,
+    FL_DF = 0x400,
+    FL_OF = 0x800,
+    FL_IOPL = 0x3000,
+    FL_NT = 0x4000,
+    FL_RF = 0x10000,
+    FL_VM = 0x20000,
+    FL_AC = 0x40000,
+    FL_VIF = 0x80000,
+    FL_VIP = 0x100000,
+    FL_ID = 0x200000,
 };
 
 #define CR0_PE 0x1u

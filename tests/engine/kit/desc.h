@@ -9,7 +9,7 @@
 
 /* The order serves SYSCALL/SYSRET and SYSENTER/SYSEXIT. */
 enum {
-    KCODE = 0x08,   /* 64-bit in long, 32-bit in prot */
+    KCODE = 0x08, /* 64-bit in long, 32-bit in prot */
     KDATA = 0x10,
     UCODE32 = 0x1b, /* selectors of ring 3 carry their RPL */
     UDATA = 0x23,
@@ -19,7 +19,7 @@ enum {
     KCODE32 = 0x48,
     KCODE64 = 0x50,
     KCODE16 = 0x58,
-    KDATA16 = 0x60, /* limit 64 KiB, base 0 */
+    KDATA16 = 0x60,  /* limit 64 KiB, base 0 */
     FREE_SEL = 0x68, /* from here to GDT_SIZE: the tests' */
     GDT_SIZE = 0x100,
 };

@@ -264,13 +264,8 @@ bool trap_entry(struct raw_frame *f)
 
 struct context user_context(word ip)
 {
-    return (struct context){.ip = ip,
-                            .flags = FL_1,
-                            .sp = USER_STACK + PAGE - 64,
-                            .cs = UCODE,
-                            .ss = UDATA,
-                            .ds = UDATA,
-                            .es = UDATA};
+    return (struct context){
+        .ip = ip, .flags = FL_1, .sp = USER_STACK + PAGE - 64, .cs = UCODE, .ss = UDATA, .ds = UDATA, .es = UDATA};
 }
 
 struct context kernel_context(word ip)

@@ -64,7 +64,7 @@ extern volatile word try_resume;
 #define TRY(text, ...)                                                                                                 \
     do {                                                                                                               \
         trap.vector = NO_TRAP;                                                                                         \
-        asm volatile("mov" W " $98f, try_resume\n" text "\n98: mov" W " $0, try_resume" __VA_ARGS__);                 \
+        asm volatile("mov" W " $98f, try_resume\n" text "\n98: mov" W " $0, try_resume" __VA_ARGS__);                  \
     } while (0)
 
 /* A piece of code to be copied and run elsewhere: position-independent. */
@@ -76,9 +76,8 @@ extern volatile word try_resume;
 #define CODE_SIZE(name)      ((word)(name##_end - name))
 
 /* --- checks ------------------------------------------------------------------- */
-#define EXPECT(condition) check_true(__FILE__, __LINE__, #condition, (condition))
-#define EXPECT_EQ(value, expected)                                                                                     \
-    check_equal(__FILE__, __LINE__, #value, (uint64_t)(value), (uint64_t)(expected))
+#define EXPECT(condition)          check_true(__FILE__, __LINE__, #condition, (condition))
+#define EXPECT_EQ(value, expected) check_equal(__FILE__, __LINE__, #value, (uint64_t)(value), (uint64_t)(expected))
 /* The last TRY's trap; EXPECT_END: the one that ended a context. */
 #define EXPECT_TRAP(vec)              check_trap(__FILE__, __LINE__, &trap, vec, 0, false)
 #define EXPECT_TRAP_ERROR(vec, err)   check_trap(__FILE__, __LINE__, &trap, vec, err, true)

@@ -17,8 +17,8 @@ void *page_new_aligned(word size);
 /* The entry that maps va at a level: 1 page table, 2 page directory, 3 PDPT, 4 PML4. Tables on the way are made, with
  * all rights. */
 uint64_t *entry(word va, unsigned level);
-void map(word va, word pa, uint64_t flags);                            /* 4 KiB, and INVLPG */
-void map_large(word va, word pa, uint64_t flags, unsigned level);      /* 2 MiB or 1 GiB */
+void map(word va, word pa, uint64_t flags);                       /* 4 KiB, and INVLPG */
+void map_large(word va, word pa, uint64_t flags, unsigned level); /* 2 MiB or 1 GiB */
 void unmap(word va);
 
 /* Makes user_context() work: USER_CODE, USER_STACK and USER_DATA are mapped to the same physical addresses. */

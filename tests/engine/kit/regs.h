@@ -7,14 +7,14 @@
 #else
 #define REG(x) "%e" x
 #endif
-#define AX REG("ax")
-#define CX REG("cx")
-#define DX REG("dx")
-#define BX REG("bx")
-#define SP REG("sp")
+#define AX  REG("ax")
+#define CX  REG("cx")
+#define DX  REG("dx")
+#define BX  REG("bx")
+#define SP  REG("sp")
 #define BP_ REG("bp")
-#define SI REG("si")
-#define DI REG("di")
+#define SI  REG("si")
+#define DI  REG("di")
 
 /* Pops the address of the label 771 into a register: CALL_HERE "%eax\n lea 1f - 771b(%eax), %eax\n". */
 #define CALL_HERE "call 771f\n 771: pop "

@@ -1,0 +1,417 @@
+/*
+ * run.c: runs the engine tests (tests.h): each boots its image (multiboot 1)
+ * in a fresh VM under the chosen engine, on a board of a serial port and an
+ * exit port. May know engine.h, mem/ and base/, and no engine's inside.
+ */
+#include <elf.h>
+#undef PF_W /* x86/defs.h has its own, the page fault's */
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/time.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "base/log.h"
+#include "engine/engine.h"
+#include "tests.h"
+
+#define RAM_SIZE      MIB(64)
+#define INFO_GPA      0x1000 /* multiboot information, then the command line */
+#define CMDLINE_GPA   0x1100
+#define TIME_LIMIT_S  20
+#define OUTPUT_SIZE   8192
+#define PORT_EXIT     0xf4
+#define PORT_SERIAL   0x3f8
+#define SERIAL_LSR    0x3fd
+#define SERIAL_IDLE   0x60
+#define BOOT_MAGIC    0x2badb002
+#define STATUS_NONE   -1
+#define SHUTDOWN_LINE "expecting shutdown\n"
+
+static const struct engine_ops *const engines[] = {&engine_interp};
+
+enum test_end { EXIT, SHUTDOWN };
+
+static const struct test {
+    const char *image, *name;
+    enum test_end end;
+} tests[] = {
+#define X(name, end) {"long", #name, end}, {"prot", #name, end},
+    TESTS_BOTH(X)
+#undef X
+#define X(name, end) {"long", #name, end},
+        TESTS_LONG(X)
+#undef X
+#define X(name, end) {"prot", #name, end},
+            TESTS_PROT(X)
+#undef X
+};
+
+struct image {
+    uint8_t *data;
+    size_t size;
+};
+
+/* What came of one test. */
+struct outcome {
+    int status; /* written to the exit port, or STATUS_NONE */
+    bool shutdown;
+    char text[OUTPUT_SIZE]; /* serial output, then the runner's remarks */
+    size_t length;
+};
+
+static void say(struct outcome *o, const char *text)
+{
+    size_t n = strlen(text);
+
+    if (o->length + n < sizeof(o->text)) {
+        memcpy(o->text + o->length, text, n + 1);
+        o->length += n;
+    }
+}
+
+/* --- loading ---------------------------------------------------------------------- */
+
+static int image_read(struct image *image, const char *folder, const char *name)
+{
+    char path[4096];
+    struct stat st;
+    int fd;
+
+    snprintf(path, sizeof(path), "%s/%s.elf", folder, name);
+    fd = open(path, O_RDONLY);
+    if (fd < 0 || fstat(fd, &st) < 0) {
+        fprintf(stderr, "%s: %s\n", path, strerror(errno));
+        return -errno;
+    }
+    image->size = (size_t)st.st_size;
+    image->data = malloc(image->size + 1);
+    if (!image->data || read(fd, image->data, image->size) != (ssize_t)image->size) {
+        fprintf(stderr, "%s: cannot be read\n", path);
+        close(fd);
+        return -EIO;
+    }
+    close(fd);
+    return 0;
+}
+
+/* Copies the segments of a 32-bit ELF. */
+static int image_load(const struct image *image, struct mem *mem, uint32_t *entry)
+{
+    const Elf32_Ehdr *header = (const void *)image->data;
+    const Elf32_Phdr *segment;
+
+    if (image->size < sizeof(*header) || memcmp(header->e_ident, ELFMAG, SELFMAG) ||
+        header->e_ident[EI_CLASS] != ELFCLASS32 ||
+        header->e_phoff + (uint64_t)header->e_phnum * sizeof(*segment) > image->size)
+        return -EINVAL;
+    segment = (const void *)(image->data + header->e_phoff);
+    for (unsigned i = 0; i < header->e_phnum; i++, segment++) {
+        if (segment->p_type != PT_LOAD || !segment->p_filesz)
+            continue;
+        if ((uint64_t)segment->p_offset + segment->p_filesz > image->size ||
+            mem_write(mem, segment->p_paddr, image->data + segment->p_offset, segment->p_filesz))
+            return -EINVAL;
+    }
+    *entry = header->e_entry;
+    return 0;
+}
+
+/* Machine state as multiboot 1 (0.6.96, 3.2) leaves it. */
+static void boot_state(struct x86_cpu *cpu, uint32_t entry)
+{
+    const struct x86_segment code = {.limit = 0xffffffff, .selector = 0x08, .attr = 0xc09b};
+    const struct x86_segment data = {.limit = 0xffffffff, .selector = 0x10, .attr = 0xc093};
+
+    for (unsigned i = 0; i < 6; i++)
+        cpu->seg[i] = i == SEG_CS ? code : data;
+    cpu->cr0 = (cpu->cr0 & ~(CR0_CD | CR0_NW)) | CR0_PE;
+    cpu->rip = entry;
+    cpu->rflags = FLAG_FIXED;
+    cpu->gpr[RAX] = BOOT_MAGIC;
+    cpu->gpr[RBX] = INFO_GPA;
+}
+
+static int boot_info(struct mem *mem, const char *name)
+{
+    uint32_t info[22] = {[0] = 4 /* command line */, [4] = CMDLINE_GPA};
+    char line[128];
+
+    snprintf(line, sizeof(line), "image %s", name);
+    return mem_write(mem, INFO_GPA, info, sizeof(info)) || mem_write(mem, CMDLINE_GPA, line, strlen(line) + 1);
+}
+
+/* --- running ------------------------------------------------------------------------ */
+
+static const struct engine_ops *running_ops;
+static struct engine_vcpu *volatile running;
+static volatile sig_atomic_t timed_out;
+
+static void on_alarm(int signal)
+{
+    timed_out = 1;
+    if (running)
+        running_ops->kick(running);
+}
+
+static void serve_port(struct exit *exit, struct outcome *o)
+{
+    if (!exit->pio.write) {
+        exit->pio.data = exit->pio.port == SERIAL_LSR ? SERIAL_IDLE : 0xffffffff;
+    } else if (exit->pio.port == PORT_EXIT) {
+        o->status = exit->pio.data & 0xff;
+    } else if (exit->pio.port == PORT_SERIAL) {
+        char text[2] = {(char)exit->pio.data, 0};
+
+        say(o, text);
+    }
+}
+
+static void say_shutdown(const struct exit *exit, struct outcome *o)
+{
+    char text[160];
+
+    snprintf(text, sizeof(text), "shutdown: exceptions %u %u %u, rip %#lx, error %#x, cr2 %#lx\n",
+             exit->shutdown.vectors[0], exit->shutdown.vectors[1], exit->shutdown.vectors[2],
+             (unsigned long)exit->shutdown.rip, exit->shutdown.error, (unsigned long)exit->shutdown.cr2);
+    say(o, text);
+}
+
+static void say_state(const struct engine_ops *ops, struct engine_vcpu *vcpu, struct outcome *o)
+{
+    struct x86_cpu *cpu = aligned_alloc(64, ALIGN_UP(sizeof(*cpu), 64));
+    char text[160];
+
+    if (!cpu)
+        return;
+    ops->get_state(vcpu, cpu);
+    snprintf(text, sizeof(text), "time is up at %#x:%#lx, rflags %#lx%s\n", cpu->seg[SEG_CS].selector,
+             (unsigned long)cpu->rip, (unsigned long)cpu->rflags, cpu->halted ? ", halted" : "");
+    say(o, text);
+    free(cpu);
+}
+
+static void run_vcpu(const struct engine_ops *ops, struct engine_vcpu *vcpu, struct outcome *o)
+{
+    struct exit exit = {.reason = EXIT_INTERRUPTED};
+
+    while (o->status == STATUS_NONE) {
+        ops->run(vcpu, &exit, 0);
+        switch (exit.reason) {
+        case EXIT_PIO:
+            serve_port(&exit, o);
+            break;
+        case EXIT_MMIO:
+            exit.mmio.data = ~0ull;
+            break;
+        case EXIT_SHUTDOWN:
+            o->shutdown = true;
+            say_shutdown(&exit, o);
+            return;
+        case EXIT_ERROR:
+            say(o, exit.error.text);
+            say(o, "\n");
+            return;
+        default: /* EXIT_HALT: the next run() sleeps */
+            break;
+        }
+        if (timed_out) {
+            say_state(ops, vcpu, o);
+            return;
+        }
+    }
+}
+
+static int boot(const struct engine_ops *ops, struct mem *mem, struct engine_vcpu *vcpu, const struct image *image,
+                const char *name)
+{
+    struct x86_cpu *cpu = aligned_alloc(64, ALIGN_UP(sizeof(*cpu), 64));
+    uint32_t entry;
+    int rc = -ENOMEM;
+
+    if (!cpu)
+        return rc;
+    ops->get_state(vcpu, cpu); /* as after power-up */
+    rc = image_load(image, mem, &entry);
+    if (!rc)
+        rc = boot_info(mem, name);
+    if (!rc) {
+        boot_state(cpu, entry);
+        ops->set_state(vcpu, cpu);
+    }
+    free(cpu);
+    return rc;
+}
+
+static void run_test(const struct engine_ops *ops, const struct image *image, const char *name, struct outcome *o)
+{
+    struct error err = {""};
+    struct vclock *clock = vclock_new();
+    struct mem *mem = mem_new();
+    struct engine_config config = {.mem = mem, .clock = clock, .cpus = 1};
+    struct engine_vm *vm = NULL;
+    struct engine_vcpu *vcpu = NULL;
+    struct itimerval limit = {.it_value = {.tv_sec = TIME_LIMIT_S}}, off = {0};
+
+    *o = (struct outcome){.status = STATUS_NONE};
+    if (!clock || !mem || mem_add_ram(mem, 0, RAM_SIZE, &err) || ops->vm_create(&vm, &config, &err) ||
+        ops->vcpu_create(&vcpu, vm, 0, &err) || boot(ops, mem, vcpu, image, name)) {
+        say(o, err.message[0] ? err.message : "no memory, or a bad image");
+        say(o, "\n");
+    } else {
+        timed_out = 0;
+        running = vcpu;
+        setitimer(ITIMER_REAL, &limit, NULL);
+        run_vcpu(ops, vcpu, o);
+        setitimer(ITIMER_REAL, &off, NULL);
+        running = NULL;
+    }
+    if (vcpu)
+        ops->vcpu_destroy(vcpu);
+    if (vm)
+        ops->vm_destroy(vm);
+    if (mem)
+        mem_free(mem);
+    if (clock)
+        vclock_free(clock);
+}
+
+/* --- judging -------------------------------------------------------------------------- */
+
+enum { PASSED, FAILED, SKIPPED };
+
+static int judge(const struct test *test, const struct outcome *o)
+{
+    if (test->end == SHUTDOWN)
+        return o->shutdown && strstr(o->text, SHUTDOWN_LINE) ? PASSED : FAILED;
+    if (o->status == STATUS_SKIP)
+        return SKIPPED;
+    return o->status == STATUS_PASS ? PASSED : FAILED;
+}
+
+static void report(const char *verdict, const struct test *test, const char *text)
+{
+    printf("%s %s/%s\n", verdict, test->image, test->name);
+    while (*text) {
+        int n = (int)strcspn(text, "\n");
+
+        printf("    %.*s\n", n, text);
+        text += n;
+        text += *text == '\n';
+    }
+    fflush(stdout);
+}
+
+static int usage(void)
+{
+    fprintf(stderr, "usage: run [--engine NAME] [--filter TEXT] [--trace LIST] [--verbose] [--list] IMAGES-FOLDER\n");
+    return 2;
+}
+
+struct options {
+    const struct engine_ops *ops;
+    const char *filter, *folder;
+    bool list, verbose;
+};
+
+static const struct engine_ops *find_engine(const char *name)
+{
+    for (unsigned i = 0; i < ARRAY_SIZE(engines); i++)
+        if (!strcmp(engines[i]->name, name))
+            return engines[i];
+    fprintf(stderr, "run: no engine %s\n", name);
+    return NULL;
+}
+
+static bool parse(int argc, char **argv, struct options *options)
+{
+    struct error err;
+
+    *options = (struct options){.ops = engines[0], .filter = ""};
+    for (int i = 1; i < argc; i++) {
+        const char *value = i + 1 < argc ? argv[i + 1] : "";
+
+        if (!strcmp(argv[i], "--list")) {
+            options->list = true;
+        } else if (!strcmp(argv[i], "--verbose")) {
+            options->verbose = true;
+        } else if (!strcmp(argv[i], "--filter")) {
+            options->filter = value;
+            i++;
+        } else if (!strcmp(argv[i], "--engine")) {
+            options->ops = find_engine(value);
+            i++;
+        } else if (!strcmp(argv[i], "--trace")) {
+            if (trace_parse(value, &trace_mask, &err))
+                return false;
+            i++;
+        } else if (argv[i][0] == '-' || options->folder) {
+            return false;
+        } else {
+            options->folder = argv[i];
+        }
+    }
+    return options->ops && (options->list || options->folder);
+}
+
+static bool chosen(const struct options *options, const struct test *test)
+{
+    char name[128];
+
+    snprintf(name, sizeof(name), "%s/%s", test->image, test->name);
+    return strstr(name, options->filter) != NULL;
+}
+
+int main(int argc, char **argv)
+{
+    static const char *const verdicts[] = {"PASS", "FAIL", "SKIP"};
+    static const char *const names[] = {"long", "prot"};
+    struct image images[ARRAY_SIZE(names)] = {0};
+    struct options options;
+    struct outcome *o = malloc(sizeof(*o));
+    struct error err = {""};
+    unsigned counts[3] = {0};
+
+    if (!o || !parse(argc, argv, &options)) {
+        free(o);
+        return usage();
+    }
+    if (!options.list) {
+        if (options.ops->probe(&err)) {
+            printf("%s does not work on this host: %s\n", options.ops->name, err.message);
+            return 77; /* meson: skipped */
+        }
+        for (unsigned i = 0; i < ARRAY_SIZE(names); i++)
+            if (image_read(&images[i], options.folder, names[i]))
+                return 2;
+        sigaction(SIGALRM, &(struct sigaction){.sa_handler = on_alarm}, NULL);
+        running_ops = options.ops;
+    }
+    for (unsigned i = 0; i < ARRAY_SIZE(tests); i++) {
+        const struct test *test = &tests[i];
+        int verdict;
+
+        if (!chosen(&options, test))
+            continue;
+        if (options.list) {
+            printf("%s/%s %s\n", test->image, test->name, test->end == EXIT ? "EXIT" : "SHUTDOWN");
+            continue;
+        }
+        run_test(options.ops, &images[!strcmp(test->image, "prot")], test->name, o);
+        verdict = judge(test, o);
+        counts[verdict]++;
+        report(verdicts[verdict], test, verdict != PASSED || options.verbose ? o->text : "");
+    }
+    if (!options.list)
+        printf("%s: %u passed, %u failed, %u skipped\n", options.ops->name, counts[PASSED], counts[FAILED],
+               counts[SKIPPED]);
+    for (unsigned i = 0; i < ARRAY_SIZE(names); i++)
+        free(images[i].data);
+    free(o);
+    return counts[FAILED] != 0;
+}
