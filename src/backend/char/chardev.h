@@ -11,9 +11,9 @@ struct chardev;
 /* What the device gives to its backend. Called on the loop's thread. */
 struct chardev_client {
     void *opaque;
-    size_t (*can_receive)(void *opaque);                              /* bytes it has room for now */
-    void (*receive)(void *opaque, const uint8_t *data, size_t len);   /* at most that many */
-    void (*hangup)(void *opaque);                                     /* end of input; may be NULL */
+    size_t (*can_receive)(void *opaque);                            /* bytes it has room for now */
+    void (*receive)(void *opaque, const uint8_t *data, size_t len); /* at most that many */
+    void (*hangup)(void *opaque);                                   /* end of input; may be NULL */
 };
 
 struct chardev_ops {

@@ -1,0 +1,26 @@
+/*
+ * backend/char/backends.h: the character backends there are.
+ */
+#ifndef BACKEND_CHAR_BACKENDS_H
+#define BACKEND_CHAR_BACKENDS_H
+
+#include "backend/char/chardev.h"
+#include "base/error.h"
+#include "base/loop.h"
+
+static inline void chardev_free(struct chardev *chardev)
+{
+    if (chardev)
+        chardev->ops->free(chardev);
+}
+
+/* Output is dropped, there is no input. */
+struct chardev *chardev_null_new(struct error *err);
+
+/* A pair of descriptors: input from in (-1: none), output to out (-1: dropped); they may be the same. They stay the
+ * caller's; their flags are restored by free, which first writes what is queued. Output is gathered for up to 2 ms;
+ * when 64 KiB are queued a write waits up to a second for the reader, then drops until there is room.
+ * The process should ignore SIGPIPE. */
+struct chardev *chardev_fd_new(struct loop *loop, int in, int out, struct error *err);
+
+#endif
