@@ -130,20 +130,70 @@ static inline enum x86_rc x86_write(struct x86_cpu *cpu, unsigned seg, uint64_t 
     return x86_write_linear(cpu, lin, data, size, seg == SEG_SS ? ACCESS_WRITE | ACCESS_STACK : ACCESS_WRITE);
 }
 
-/* The instruction's memory operand, zero-extended to 64 bits; size 1, 2, 4 or 8 (a constant, so that it inlines). */
+/* The same for one value of 1, 2, 4 or 8 bytes (size is a constant, so that it inlines), zero-extended to 64 bits. The
+ * copy that only the slow path sees keeps *value in a register on the fast one. */
+static inline __attribute__((always_inline)) enum x86_rc x86_load(struct x86_cpu *cpu, unsigned seg, uint64_t offset,
+                                                                  uint64_t *value, unsigned size)
+{
+    gva_t lin;
+    const void *host;
+    uint64_t slow = 0;
+    enum x86_rc rc = x86_linear(cpu, seg, offset, size, ACCESS_READ, &lin);
+
+    if (unlikely(rc))
+        return rc;
+    host = x86_tlb_read(cpu, lin, size);
+    if (likely(host)) {
+        *value = size == 1   ? *(const uint8_t *)host
+                 : size == 2 ? *(const uint16_t *)host
+                 : size == 4 ? *(const uint32_t *)host
+                             : *(const uint64_t *)host;
+        return X86_NEXT;
+    }
+    rc = x86_read_linear(cpu, lin, &slow, size, seg == SEG_SS ? ACCESS_READ | ACCESS_STACK : ACCESS_READ);
+    *value = slow;
+    return rc;
+}
+
+static inline __attribute__((always_inline)) enum x86_rc x86_store(struct x86_cpu *cpu, unsigned seg, uint64_t offset,
+                                                                   uint64_t value, unsigned size)
+{
+    gva_t lin;
+    void *host;
+    uint64_t slow;
+    enum x86_rc rc = x86_linear(cpu, seg, offset, size, ACCESS_WRITE, &lin);
+
+    if (unlikely(rc))
+        return rc;
+    host = x86_tlb_write(cpu, lin, size);
+    if (likely(host)) {
+        if (size == 1)
+            *(uint8_t *)host = (uint8_t)value;
+        else if (size == 2)
+            *(uint16_t *)host = (uint16_t)value;
+        else if (size == 4)
+            *(uint32_t *)host = (uint32_t)value;
+        else
+            *(uint64_t *)host = value;
+        return X86_NEXT;
+    }
+    slow = value;
+    return x86_write_linear(cpu, lin, &slow, size, seg == SEG_SS ? ACCESS_WRITE | ACCESS_STACK : ACCESS_WRITE);
+}
+
+/* The instruction's memory operand; size as above. */
 static inline __attribute__((always_inline)) enum x86_rc x86_read_operand(struct x86_cpu *cpu,
                                                                           const struct x86_insn *in,
                                                                           uint64_t *value, unsigned size)
 {
-    *value = 0;
-    return x86_read(cpu, in->seg, x86_effective(cpu, in), value, size);
+    return x86_load(cpu, in->seg, x86_effective(cpu, in), value, size);
 }
 
 static inline __attribute__((always_inline)) enum x86_rc x86_write_operand(struct x86_cpu *cpu,
                                                                            const struct x86_insn *in,
                                                                            uint64_t value, unsigned size)
 {
-    return x86_write(cpu, in->seg, x86_effective(cpu, in), &value, size);
+    return x86_store(cpu, in->seg, x86_effective(cpu, in), value, size);
 }
 
 /* A read-modify-write of a memory operand. Where the operand is plain RAM within one page, *host points to it and the
@@ -179,9 +229,9 @@ enum x86_rc x86_rmw_finish(struct x86_cpu *cpu, const struct x86_insn *in, const
 enum x86_rc x86_push(struct x86_cpu *cpu, uint64_t value, unsigned size);
 enum x86_rc x86_pop(struct x86_cpu *cpu, uint64_t *value, unsigned size);
 
-/* Near branch: target RIP, truncated to the operand size; checks the CS limit or canonicality (#GP(0)). X86_JUMP or
- * X86_FAULT. */
-static inline enum x86_rc x86_branch(struct x86_cpu *cpu, uint64_t target)
+/* May a near branch go to target (already truncated to the operand size): CS limit or canonicality. X86_NEXT, or
+ * X86_FAULT with #GP(0). */
+static inline enum x86_rc x86_check_branch(struct x86_cpu *cpu, uint64_t target)
 {
     if (likely(cpu->mode == MODE_LONG64)) {
         if (unlikely(!x86_canonical(target)))
@@ -189,6 +239,16 @@ static inline enum x86_rc x86_branch(struct x86_cpu *cpu, uint64_t target)
     } else if (unlikely(target > cpu->seg[SEG_CS].limit)) {
         return x86_raise_gp(cpu, 0);
     }
+    return X86_NEXT;
+}
+
+/* Near branch after that check. X86_JUMP or X86_FAULT. */
+static inline enum x86_rc x86_branch(struct x86_cpu *cpu, uint64_t target)
+{
+    enum x86_rc rc = x86_check_branch(cpu, target);
+
+    if (unlikely(rc))
+        return rc;
     cpu->rip = target;
     return X86_JUMP;
 }
