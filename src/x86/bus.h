@@ -22,6 +22,7 @@ struct x86_bus_ops {
     uint64_t (*tsc)(struct x86_cpu *cpu);    /* the VM clock's TSC, without this vCPU's offset */
     uint64_t (*tsc_hz)(struct x86_cpu *cpu); /* its frequency; the APIC timer's is X86_APIC_HZ */
     uint64_t (*ns)(struct x86_cpu *cpu);     /* VM clock, nanoseconds */
+    uint64_t (*wall_ns)(struct x86_cpu *cpu); /* wall clock (Unix time) at which ns() was 0, nanoseconds */
     void (*send_ipi)(struct x86_cpu *cpu, const struct x86_apic_message *message);
     void (*eoi)(struct x86_cpu *cpu, uint8_t vector); /* a level-triggered vector was acknowledged */
     unsigned (*cpu_count)(struct x86_cpu *cpu);       /* for CPUID's topology */

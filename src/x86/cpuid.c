@@ -111,6 +111,12 @@ bool x86_feature(enum x86_feature feature)
     return host.feature[feature];
 }
 
+bool x86_vendor_amd(void)
+{
+    pthread_once(&host_once, read_host);
+    return host.amd;
+}
+
 unsigned x86_phys_bits(void)
 {
     pthread_once(&host_once, read_host);

@@ -24,6 +24,8 @@ enum x86_feature {
 bool x86_feature(enum x86_feature feature);
 /* CPUID with the inputs in eax, ecx; the four outputs in regs[0..3] (EAX, EBX, ECX, EDX). */
 void x86_cpuid(struct x86_cpu *cpu, uint32_t eax, uint32_t ecx, uint32_t regs[4]);
+/* Is the guest shown an AMD processor (else an Intel one)? */
+bool x86_vendor_amd(void);
 /* MAXPHYADDR: bits of a guest-physical address: the host's, at most 46. */
 unsigned x86_phys_bits(void);
 /* Components that XSETBV may enable. */

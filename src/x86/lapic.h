@@ -75,10 +75,19 @@ void x86_lapic_sync(struct x86_cpu *cpu);
 int x86_lapic_pending(const struct x86_cpu *cpu);
 void x86_lapic_acknowledge(struct x86_cpu *cpu, uint8_t vector); /* IRR to ISR: delivered */
 /* Virtual ns at which the timer fires next; UINT64_MAX: never. */
-uint64_t x86_lapic_next_ns(const struct x86_cpu *cpu);
+uint64_t x86_lapic_next_ns(struct x86_cpu *cpu);
 /* Will LINT0 pass an 8259's interrupt (ExtINT, unmasked, or APIC disabled)? */
 bool x86_lapic_accepts_extint(const struct x86_cpu *cpu);
 
+/* Does the APIC page answer at gpa (xAPIC mode)? Then x86_lapic_read and _write serve it. */
+static inline bool x86_lapic_at(const struct x86_lapic *lapic, gpa_t gpa)
+{
+    return (lapic->base_msr & (X86_APIC_BASE_ENABLE | X86_APIC_BASE_X2APIC)) == X86_APIC_BASE_ENABLE &&
+           (lapic->base_msr & PAGE_MASK) == (gpa & PAGE_MASK);
+}
+
+/* TPR, all eight bits; CR8 is its upper four. */
+void x86_lapic_set_tpr(struct x86_cpu *cpu, uint8_t tpr);
 static inline uint64_t x86_read_cr8(const struct x86_lapic *lapic)
 {
     return lapic->tpr >> 4;

@@ -36,11 +36,8 @@ unsigned x86_mmu_index(const struct x86_cpu *cpu, unsigned access)
 
 uint8_t *x86_host_page(struct x86_cpu *cpu, gpa_t gpa, unsigned *flags)
 {
-    uint64_t apic = cpu->lapic.base_msr;
-
     *flags = 0;
-    if ((apic & (X86_APIC_BASE_ENABLE | X86_APIC_BASE_X2APIC)) == X86_APIC_BASE_ENABLE &&
-        (apic & PAGE_MASK) == (gpa & PAGE_MASK))
+    if (x86_lapic_at(&cpu->lapic, gpa))
         return NULL;
     return cpu->bus->page(cpu, gpa & PAGE_MASK, flags);
 }
