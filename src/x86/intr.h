@@ -17,19 +17,18 @@ static inline enum x86_rc x86_raise_gp(struct x86_cpu *cpu, uint32_t error)
     return x86_raise_error(cpu, VEC_GP, error);
 }
 
-enum x86_int_kind {
-    INT_EXCEPTION, /* RIP is of the faulting instruction (fault) or after it (trap): the caller set it */
-    INT_EXTERNAL,  /* interrupt or NMI */
-    INT_SOFTWARE,  /* INT n, INT3, INTO: gate DPL is checked; cpu->rip is already past the instruction */
-};
-
-/* Delivers cpu->exc as an exception through the IDT: saves, switches stack, CS:RIP, flags. On faults while
- * delivering: #DF by the contributory table, then shutdown (cpu->shutdown is set). Never fails otherwise. */
+/* Delivers cpu->exc as an exception through the IDT: saves, switches stack, CS:RIP, flags; a fault's RIP is that of
+ * the instruction, a trap's that of the next: the caller has set it. On faults while delivering: #DF by the
+ * contributory table, then shutdown (cpu->shutdown is set, shutdown_cause says why; so too where the IDT, GDT, TSS or
+ * stack is not memory). Never fails otherwise. */
 void x86_deliver_exception(struct x86_cpu *cpu);
 /* Delivers an external interrupt or NMI; faults while delivering are delivered in turn. */
 void x86_deliver_interrupt(struct x86_cpu *cpu, uint8_t vector);
-/* INT n, INT3, INTO, INT1: next_rip is where the handler returns. X86_JUMP or X86_FAULT (nothing changed). */
+/* INT n, INT3, INTO: next_rip is where the handler returns; the gate's DPL is checked. X86_JUMP, X86_EXIT, or
+ * X86_FAULT: nothing was changed (or, through a task gate, the fault is the new task's and RIP points into it). */
 enum x86_rc x86_software_interrupt(struct x86_cpu *cpu, uint8_t vector, uint64_t next_rip);
+/* INT1 (ICEBP): a #DB that leaves DR6 alone; no DPL check. */
+enum x86_rc x86_icebp(struct x86_cpu *cpu, uint64_t next_rip);
 
 /* May an external interrupt be taken before the next instruction: IF, shadows. */
 static inline bool x86_interruptible(const struct x86_cpu *cpu)
