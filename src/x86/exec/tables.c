@@ -65,7 +65,7 @@ EXEC(sidt)
 /* The 16-bit source operand; r: which register operand it is. */
 static enum x86_rc read_selector(struct x86_cpu *cpu, const struct x86_insn *in, uint8_t r, uint16_t *selector)
 {
-    uint64_t value;
+    uint64_t value = 0;
     enum x86_rc rc;
 
     if (in->shape == SHAPE_R || in->shape == SHAPE_RR) {
