@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "boot/boot_internal.h"
+#include "x86/cpuid.h"
 
 #define SEL_CODE 0x10
 #define SEL_DATA 0x18
@@ -15,6 +16,12 @@
 #define ATTR_CODE64 0xa09b /* the same with L for D */
 #define ATTR_DATA   0xc093 /* P, S, read/write, accessed; B, G */
 #define ATTR_TSS    0x008b /* busy TSS, 32-bit or 64-bit by mode */
+
+#define MTRR_UC         0
+#define MTRR_WB         6
+#define MTRR_ENABLE     BIT(11)
+#define MTRR_VALID      BIT(11)
+#define APIC_SVR_ENABLE BIT(8)
 
 #define PTE_P  BIT(0)
 #define PTE_W  BIT(1)
@@ -52,8 +59,24 @@ static int write_gdt(const struct boot_job *job, uint16_t code, struct error *er
     return 0;
 }
 
+/* What kernels expect firmware to have done: memory is write-back but for the device hole (with the MTRRs off Linux
+ * goes without PAT), and the local APIC passes the 8259's interrupts and NMI (virtual wire mode: Intel MP
+ * specification 1.4, 3.6.2.2). */
+static void set_up_firmware_state(struct x86_cpu *cpu)
+{
+    const uint64_t hole = GIB(4) - BOOT_MMIO_HOLE;
+
+    cpu->msr.mtrr_def_type = MTRR_ENABLE | MTRR_WB;
+    cpu->msr.mtrr_var[0] = BOOT_MMIO_HOLE | MTRR_UC;
+    cpu->msr.mtrr_var[1] = ((BIT(x86_phys_bits()) - 1) & ~(hole - 1)) | MTRR_VALID;
+    cpu->lapic.svr = APIC_SVR_ENABLE | 0xff;
+    cpu->lapic.lvt[LVT_LINT0] = APIC_EXTINT << 8;
+    cpu->lapic.lvt[LVT_LINT1] = APIC_NMI << 8;
+}
+
 static void clear_registers(struct x86_cpu *cpu, uint64_t entry)
 {
+    set_up_firmware_state(cpu);
     memset(cpu->gpr, 0, sizeof(cpu->gpr));
     cpu->rip = entry;
     cpu->rflags = FLAG_FIXED;

@@ -315,6 +315,14 @@ static uint64_t bus_ns(struct x86_cpu *cpu)
     return vclock_ns(((struct soft_vcpu *)cpu)->vm->clock);
 }
 
+static uint64_t bus_wall_ns(struct x86_cpu *cpu)
+{
+    struct timespec now;
+
+    clock_gettime(CLOCK_REALTIME, &now);
+    return (uint64_t)now.tv_sec * 1000000000 + (uint64_t)now.tv_nsec - bus_ns(cpu);
+}
+
 static void bus_send_ipi(struct x86_cpu *cpu, const struct x86_apic_message *message)
 {
     soft_signal(((struct soft_vcpu *)cpu)->vm, message);
@@ -342,6 +350,7 @@ static const struct x86_bus_ops bus_ops = {
     .tsc = bus_tsc,
     .tsc_hz = bus_tsc_hz,
     .ns = bus_ns,
+    .wall_ns = bus_wall_ns,
     .send_ipi = bus_send_ipi,
     .eoi = bus_eoi,
     .cpu_count = bus_cpu_count,
