@@ -130,6 +130,20 @@ static inline enum x86_rc x86_write(struct x86_cpu *cpu, unsigned seg, uint64_t 
     return x86_write_linear(cpu, lin, data, size, seg == SEG_SS ? ACCESS_WRITE | ACCESS_STACK : ACCESS_WRITE);
 }
 
+/* One value of 1, 2, 4 or 8 bytes at a host address, aligned or not: a single host access when size is a constant. */
+static inline __attribute__((always_inline)) uint64_t x86_host_get(const void *host, unsigned size)
+{
+    uint64_t value = 0;
+
+    memcpy(&value, host, size);
+    return value;
+}
+
+static inline __attribute__((always_inline)) void x86_host_put(void *host, uint64_t value, unsigned size)
+{
+    memcpy(host, &value, size);
+}
+
 /* The same for one value of 1, 2, 4 or 8 bytes (size is a constant, so that it inlines), zero-extended to 64 bits. The
  * copy that only the slow path sees keeps *value in a register on the fast one. */
 static inline __attribute__((always_inline)) enum x86_rc x86_load(struct x86_cpu *cpu, unsigned seg, uint64_t offset,
@@ -144,10 +158,7 @@ static inline __attribute__((always_inline)) enum x86_rc x86_load(struct x86_cpu
         return rc;
     host = x86_tlb_read(cpu, lin, size);
     if (likely(host)) {
-        *value = size == 1   ? *(const uint8_t *)host
-                 : size == 2 ? *(const uint16_t *)host
-                 : size == 4 ? *(const uint32_t *)host
-                             : *(const uint64_t *)host;
+        *value = x86_host_get(host, size);
         return X86_NEXT;
     }
     rc = x86_read_linear(cpu, lin, &slow, size, seg == SEG_SS ? ACCESS_READ | ACCESS_STACK : ACCESS_READ);
@@ -167,14 +178,7 @@ static inline __attribute__((always_inline)) enum x86_rc x86_store(struct x86_cp
         return rc;
     host = x86_tlb_write(cpu, lin, size);
     if (likely(host)) {
-        if (size == 1)
-            *(uint8_t *)host = (uint8_t)value;
-        else if (size == 2)
-            *(uint16_t *)host = (uint16_t)value;
-        else if (size == 4)
-            *(uint32_t *)host = (uint32_t)value;
-        else
-            *(uint64_t *)host = value;
+        x86_host_put(host, value, size);
         return X86_NEXT;
     }
     slow = value;

@@ -30,6 +30,49 @@ x86_select_fn x86_select_push, x86_select_pop, x86_select_pusha, x86_select_popa
 enum loop_op { LOOP_LOOP, LOOP_LOOPE, LOOP_LOOPNE, LOOP_JCXZ, LOOP_OPS };
 x86_select_fn x86_select_jmp, x86_select_call, x86_select_ret, x86_select_jcc, x86_select_loop, x86_select_bound;
 
+/* shift.c; arg of the double ones: SHIFT_SHL, SHIFT_SHR */
+enum shift_op { SHIFT_ROL, SHIFT_ROR, SHIFT_RCL, SHIFT_RCR, SHIFT_SHL, SHIFT_SHR, SHIFT_SAR, SHIFT_OPS };
+x86_select_fn x86_select_shift, x86_select_double_shift;
+
+/* muldiv.c */
+enum muldiv_op { MULDIV_MUL, MULDIV_IMUL, MULDIV_DIV, MULDIV_IDIV, MULDIV_OPS };
+x86_select_fn x86_select_muldiv;
+
+/* bit.c */
+enum bit_op { BIT_BT, BIT_BTS, BIT_BTR, BIT_BTC, BIT_OPS };
+enum scan_op { SCAN_BSF, SCAN_BSR, SCAN_TZCNT, SCAN_LZCNT, SCAN_POPCNT, SCAN_OPS };
+x86_select_fn x86_select_bt, x86_select_scan, x86_select_crc32;
+
+/* bmi.c */
+enum bmi_op {
+    BMI_ANDN,
+    BMI_BEXTR,
+    BMI_BZHI,
+    BMI_PDEP,
+    BMI_PEXT,
+    BMI_SHLX,
+    BMI_SHRX,
+    BMI_SARX,
+    BMI_BLSI,
+    BMI_BLSMSK,
+    BMI_BLSR,
+    BMI_MULX,
+    BMI_RORX,
+    BMI_OPS
+};
+x86_select_fn x86_select_bmi;
+
+/* atomic.c */
+x86_select_fn x86_select_xchg, x86_select_xadd, x86_select_cmpxchg, x86_select_cmpxchg8b, x86_select_cmpxchg16b;
+
+/* bcd.c */
+enum bcd_op { BCD_AAA, BCD_AAS, BCD_AAM, BCD_AAD, BCD_DAA, BCD_DAS, BCD_SALC, BCD_OPS };
+x86_select_fn x86_select_bcd;
+
+/* misc.c */
+enum flag_op { FLAG_OP_LAHF, FLAG_OP_SAHF, FLAG_OP_CLC, FLAG_OP_STC, FLAG_OP_CMC, FLAG_OP_CLD, FLAG_OP_STD, FLAG_OPS };
+x86_select_fn x86_select_flag, x86_select_nop, x86_select_fence, x86_select_clflush, x86_select_random, x86_select_ud;
+
 /* X(op, n, T, s): for each operand size n in bytes, its type and its AT&T suffix. */
 #define FOR_SIZES(X, op)     FOR_SIZES_248(X, op) X(op, 1, uint8_t, "b")
 #define FOR_SIZES_248(X, op) X(op, 2, uint16_t, "w") FOR_SIZES_48(X, op)
@@ -73,6 +116,19 @@ static inline x86_exec_fn *pick_size(by_size table, unsigned size)
      : (n) == 4 ? X86_GPR32(cpu, off)                                                                                  \
                 : X86_GPR64(cpu, off))
 #define SET(off, n, value) x86_set_gpr(cpu, off, n, value)
+
+/* Of a read-modify-write that has begun: the old value; and the end of a plain one, which may leave the handler. */
+#define RMW_OLD(rmw, n) (likely((rmw).host) ? x86_host_get((rmw).host, n) : (rmw).value)
+#define RMW_STORE(rmw, new, n)                                                                                         \
+    do {                                                                                                               \
+        if (likely((rmw).host)) {                                                                                      \
+            x86_host_put((rmw).host, new, n);                                                                          \
+        } else {                                                                                                       \
+            enum x86_rc rc_ = x86_rmw_finish(cpu, in, &(rmw), new, n);                                                 \
+            if (rc_)                                                                                                   \
+                return rc_;                                                                                            \
+        }                                                                                                              \
+    } while (0)
 
 /* Is operand i one of the general-purpose registers? (Not a segment, control or debug register.) */
 bool x86_is_gpr(const struct x86_zydis *zydis, unsigned i);
