@@ -1,6 +1,6 @@
 /*
  * x86/exec/string.c: MOVS, CMPS, STOS, LODS, SCAS, with and without REP.
- * INS and OUTS are in portio.c.
+ * INS and OUTS are in string_io.c.
  *
  * With REP each iteration is committed before the next one. Where both operands
  * are plain RAM a run of iterations up to the end of the page is done at once
@@ -301,11 +301,11 @@ const struct x86_op x86_ops_string[] = {
     OP(LODSQ, LODS, select_string),
     STRING(SCAS),
     OP(SCASQ, SCAS, select_string),
-    OP(INSB, INS, x86_select_portio),
-    OP(INSW, INS, x86_select_portio),
-    OP(INSD, INS, x86_select_portio),
-    OP(OUTSB, OUTS, x86_select_portio),
-    OP(OUTSW, OUTS, x86_select_portio),
-    OP(OUTSD, OUTS, x86_select_portio),
+    OP(INSB, INS, x86_select_string_io),
+    OP(INSW, INS, x86_select_string_io),
+    OP(INSD, INS, x86_select_string_io),
+    OP(OUTSB, OUTS, x86_select_string_io),
+    OP(OUTSW, OUTS, x86_select_string_io),
+    OP(OUTSD, OUTS, x86_select_string_io),
     {0},
 };

@@ -1,5 +1,5 @@
 /*
- * x86/exec/string_ops.h: what memory strings (string.c) and port strings (portio.c)
+ * x86/exec/string_ops.h: what memory strings (string.c) and port strings (string_io.c)
  * share.
  */
 #ifndef X86_EXEC_STRING_OPS_H
@@ -9,7 +9,7 @@
 
 enum string_op { STRING_MOVS, STRING_CMPS, STRING_STOS, STRING_LODS, STRING_SCAS, STRING_INS, STRING_OUTS, STRING_OPS };
 
-x86_exec_fn *x86_select_portio(struct x86_insn *in, const struct x86_zydis *zydis);
+x86_exec_fn *x86_select_string_io(struct x86_insn *in, const struct x86_zydis *zydis);
 
 /* RSI, RDI or RCX as an instruction with its address size sees it. */
 static inline uint64_t string_offset(const struct x86_insn *in, uint64_t value)

@@ -1,5 +1,5 @@
 /*
- * x86/exec/portio.c: INS and OUTS. Each iteration is one transaction with the
+ * x86/exec/string_io.c: INS and OUTS. Each iteration is one transaction with the
  * device (x86/io.h): all faults come before the port is touched.
  */
 #include "x86/access.h"
@@ -43,7 +43,7 @@ static enum x86_rc outs(struct x86_cpu *cpu, const struct x86_insn *in)
     return rc ? rc : cpu->bus->port(cpu, X86_GPR16(cpu, RDX * 8), &data, in->opsize, true);
 }
 
-static enum x86_rc portio(struct x86_cpu *cpu, const struct x86_insn *in)
+static enum x86_rc string_io(struct x86_cpu *cpu, const struct x86_insn *in)
 {
     bool repeated = in->flags & (INSN_REP | INSN_REPNE);
     uint64_t count = repeated ? string_offset(in, cpu->gpr[RCX]) : 1;
@@ -65,8 +65,8 @@ static enum x86_rc portio(struct x86_cpu *cpu, const struct x86_insn *in)
     return count == 1 ? X86_NEXT : X86_AGAIN;
 }
 
-x86_exec_fn *x86_select_portio(struct x86_insn *in, const struct x86_zydis *zydis)
+x86_exec_fn *x86_select_string_io(struct x86_insn *in, const struct x86_zydis *zydis)
 {
     in->opsize = MIN(in->opsize, 4); /* REX.W means nothing here */
-    return portio;
+    return string_io;
 }
