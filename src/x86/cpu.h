@@ -103,6 +103,7 @@ struct x86_cpu {
     uint64_t dr[8];                    /* 0..3, 6, 7 */
     struct x86_msrs msr;
     struct x86_fpu fpu;
+    uint16_t fcs, fds; /* selectors of fpu.fip and fdp, for which the 64-bit image has no room */
     struct x86_lapic lapic;
 
     uint8_t int_shadow; /* enum x86_shadow; holds for the next instruction only */

@@ -1,0 +1,222 @@
+/*
+ * exec/simd_mask.c: vector moves that access only the elements their mask selects:
+ * MASKMOVDQU, MASKMOVQ, VMASKMOV, VPMASKMOV and the gathers. Unselected elements
+ * never fault. SDM vol. 2, the instructions' own pages.
+ */
+#include <string.h>
+
+#include "x86/access.h"
+#include "x86/exec/fpu.h"
+#include "x86/exec/simd_special.h"
+#include "x86/zydis.h"
+
+/* A YMM register put together, and back. */
+static void get_ymm(const struct x86_cpu *cpu, unsigned reg, uint8_t value[32])
+{
+    memcpy(value, cpu->fpu.xmm[reg], 16);
+    memcpy(value + 16, cpu->fpu.ymm_high[reg], 16);
+}
+
+static void set_ymm(struct x86_cpu *cpu, unsigned reg, const uint8_t value[32])
+{
+    memcpy(cpu->fpu.xmm[reg], value, 16);
+    memcpy(cpu->fpu.ymm_high[reg], value + 16, 16);
+}
+
+/* --- stores of selected elements -------------------------------------------------------- */
+
+/* Bit i of selected: element i of `size` bytes is written. All are checked before any is written. */
+static enum x86_rc store_selected(struct x86_cpu *cpu, unsigned seg, uint64_t ea, uint64_t ea_mask, const uint8_t *data,
+                                  unsigned size, uint32_t selected)
+{
+    enum x86_rc rc;
+    gva_t lin, checked = 1; /* no page starts there */
+    gpa_t gpa;
+
+    for (uint32_t left = selected; left; left &= left - 1) {
+        uint64_t at = (ea + (unsigned)__builtin_ctz(left) * size) & ea_mask;
+
+        rc = x86_linear(cpu, seg, at, size, ACCESS_WRITE, &lin);
+        for (unsigned end = 0; !rc && end < 2; end++) {
+            gva_t page = (lin + end * (size - 1)) & PAGE_MASK & cpu->lin_mask;
+
+            if (page != checked)
+                rc = x86_translate(cpu, end ? page : lin, seg == SEG_SS ? ACCESS_WRITE | ACCESS_STACK : ACCESS_WRITE,
+                                   &gpa);
+            checked = page;
+        }
+        if (rc)
+            return rc;
+    }
+    for (; selected; selected &= selected - 1) {
+        unsigned i = (unsigned)__builtin_ctz(selected);
+
+        rc = x86_write(cpu, seg, (ea + i * size) & ea_mask, data + i * size, size);
+        if (rc)
+            return rc;
+    }
+    return X86_NEXT;
+}
+
+static uint64_t address_mask(const struct x86_insn *in)
+{
+    return in->addrsize == 8 ? UINT64_MAX : in->addrsize == 4 ? UINT32_MAX : UINT16_MAX;
+}
+
+/* The top bits of `count` elements of `size` bytes. */
+static uint32_t sign_mask(const uint8_t *mask, unsigned count, unsigned size)
+{
+    uint32_t selected = 0;
+
+    for (unsigned i = 0; i < count; i++)
+        selected |= (uint32_t)(mask[i * size + size - 1] >> 7) << i;
+    return selected;
+}
+
+/* --- MASKMOVDQU, MASKMOVQ: bytes to seg:rDI ----------------------------------------------- */
+
+static enum x86_rc exec_maskmovdqu(struct x86_cpu *cpu, const struct x86_insn *in)
+{
+    enum x86_rc rc = in->flags & INSN_VEX ? x86_need_avx(cpu) : x86_need_sse(cpu);
+
+    if (rc)
+        return rc;
+    return store_selected(cpu, in->seg, cpu->gpr[RDI] & address_mask(in), address_mask(in), cpu->fpu.xmm[in->r0], 1,
+                          sign_mask(cpu->fpu.xmm[in->r1], 16, 1));
+}
+
+static enum x86_rc exec_maskmovq(struct x86_cpu *cpu, const struct x86_insn *in)
+{
+    enum x86_rc rc = x86_need_mmx(cpu);
+    unsigned top = x86_fpu_top(cpu);
+
+    if (rc)
+        return rc;
+    rc = store_selected(cpu, in->seg, cpu->gpr[RDI] & address_mask(in), address_mask(in),
+                        cpu->fpu.st[(in->r0 - top) & 7], 1, sign_mask(cpu->fpu.st[(in->r1 - top) & 7], 8, 1));
+    if (!rc)
+        x86_mmx_enter(cpu);
+    return rc;
+}
+
+x86_exec_fn *x86_select_maskmov(struct x86_insn *in, const struct x86_zydis *zydis)
+{
+    return in->mnemonic == ZYDIS_MNEMONIC_MASKMOVQ ? exec_maskmovq : exec_maskmovdqu;
+}
+
+/* --- VMASKMOVPS, VMASKMOVPD, VPMASKMOVD, VPMASKMOVQ; in->arg is the element's size -------- */
+
+static enum x86_rc exec_vmaskmov_load(struct x86_cpu *cpu, const struct x86_insn *in)
+{
+    uint8_t mask[32], value[32] = {0};
+    unsigned size = in->arg, count = in->memsize / size;
+    uint64_t ea = x86_effective(cpu, in);
+    uint32_t selected;
+    enum x86_rc rc = x86_need_avx(cpu);
+
+    if (rc)
+        return rc;
+    get_ymm(cpu, in->r1, mask);
+    for (selected = sign_mask(mask, count, size); selected; selected &= selected - 1) {
+        unsigned at = (unsigned)__builtin_ctz(selected) * size;
+
+        rc = x86_read(cpu, in->seg, (ea + at) & address_mask(in), value + at, size);
+        if (rc)
+            return rc;
+    }
+    set_ymm(cpu, in->r0, value);
+    return X86_NEXT;
+}
+
+static enum x86_rc exec_vmaskmov_store(struct x86_cpu *cpu, const struct x86_insn *in)
+{
+    uint8_t mask[32], value[32];
+    unsigned size = in->arg;
+    enum x86_rc rc = x86_need_avx(cpu);
+
+    if (rc)
+        return rc;
+    get_ymm(cpu, in->r0, mask);
+    get_ymm(cpu, in->r1, value);
+    return store_selected(cpu, in->seg, x86_effective(cpu, in), address_mask(in), value, size,
+                          sign_mask(mask, in->memsize / size, size));
+}
+
+x86_exec_fn *x86_select_vmaskmov(struct x86_insn *in, const struct x86_zydis *zydis)
+{
+    if (in->memsize != 16 && in->memsize != 32)
+        return NULL;
+    return in->shape == SHAPE_RRM ? exec_vmaskmov_load : in->shape == SHAPE_MRR ? exec_vmaskmov_store : NULL;
+}
+
+/* --- gathers; in->arg: enum gather_bits, and the index register ----------------------------- */
+
+static int64_t gather_index(const uint8_t *indexes, unsigned i, bool wide)
+{
+    int32_t narrow;
+    int64_t value;
+
+    if (wide) {
+        memcpy(&value, indexes + 8 * i, 8);
+        return value;
+    }
+    memcpy(&narrow, indexes + 4 * i, 4);
+    return narrow;
+}
+
+/* As many elements as fit in the destination and have an index. */
+static unsigned gather_count(const struct x86_insn *in)
+{
+    unsigned bytes = in->flags & INSN_VEX_L ? 32 : 16;
+
+    return bytes / (in->arg & (GATHER_ELEMENT8 | GATHER_INDEX8) ? 8 : 4);
+}
+
+/* A fault leaves the elements before it loaded and their mask cleared, so that the instruction, started anew, goes on
+ * where it was. An MMIO read that is not there yet (X86_EXIT) leaves nothing: the log has the ones done. */
+static enum x86_rc exec_gather(struct x86_cpu *cpu, const struct x86_insn *in)
+{
+    uint8_t mask[32], value[32], indexes[32];
+    unsigned size = in->arg & GATHER_ELEMENT8 ? 8 : 4, count = gather_count(in);
+    uint64_t ea = X86_GPR64(cpu, in->base) + (uint64_t)in->disp;
+    enum x86_rc rc = x86_need_avx(cpu);
+    uint32_t selected;
+
+    if (rc)
+        return rc;
+    get_ymm(cpu, in->r1, mask);
+    get_ymm(cpu, in->r0, value);
+    get_ymm(cpu, in->arg & GATHER_INDEX, indexes);
+    selected = sign_mask(mask, count, size);
+    for (unsigned i = 0; i < count; i++)
+        memset(mask + i * size, selected >> i & 1 ? 0xff : 0, size);
+    for (unsigned i = 0; i < count; i++) {
+        uint64_t at = ea + ((uint64_t)gather_index(indexes, i, in->arg & GATHER_INDEX8) << in->scale);
+
+        if (!(selected >> i & 1))
+            continue;
+        rc = x86_read(cpu, in->seg, at & address_mask(in), value + i * size, size);
+        if (rc)
+            break;
+        memset(mask + i * size, 0, size);
+    }
+    if (rc == X86_EXIT)
+        return rc;
+    if (!rc) {
+        memset(mask, 0, sizeof(mask));
+        memset(value + count * size, 0, sizeof(value) - count * size);
+    }
+    set_ymm(cpu, in->r0, value);
+    set_ymm(cpu, in->r1, mask);
+    return rc;
+}
+
+x86_exec_fn *x86_select_gather(struct x86_insn *in, const struct x86_zydis *zydis)
+{
+    unsigned index = (unsigned)ZydisRegisterGetId(zydis->op[1].mem.index);
+
+    if (in->shape != SHAPE_RMR || index > GATHER_INDEX || in->r0 == in->r1 || in->r0 == index || in->r1 == index)
+        return NULL; /* the three must be distinct */
+    in->arg |= (uint8_t)index;
+    return exec_gather;
+}
