@@ -1,0 +1,44 @@
+/* cli/main.c: `trapeze COMMAND ...`. */
+#include <stdio.h>
+#include <string.h>
+
+#include "base/log.h"
+#include "base/types.h"
+#include "cli/commands.h"
+#include "control/config.h"
+
+static const struct command {
+    const char *name, *summary;
+    int (*run)(int argc, char **argv);
+} commands[] = {
+    {"run", "boot a guest and run it to its end", command_run},
+};
+
+static int help(void)
+{
+    printf("Trapeze boots unmodified guest operating systems, with or without hardware virtualization.\n\n"
+           "Usage: trapeze COMMAND [OPTION]...\n"
+           "       trapeze --help | --version\n\n"
+           "Commands:\n");
+    for (unsigned i = 0; i < ARRAY_SIZE(commands); i++)
+        printf("  %-10s %s\n", commands[i].name, commands[i].summary);
+    printf("\n`trapeze COMMAND --help` tells more about one.\n");
+    return 0;
+}
+
+int main(int argc, char **argv)
+{
+    const char *word = argc > 1 ? argv[1] : "--help";
+
+    if (!strcmp(word, "--help") || !strcmp(word, "-h") || !strcmp(word, "help"))
+        return help();
+    if (!strcmp(word, "--version")) {
+        printf("trapeze %s\n", TRAPEZE_VERSION);
+        return 0;
+    }
+    for (unsigned i = 0; i < ARRAY_SIZE(commands); i++)
+        if (!strcmp(commands[i].name, word))
+            return commands[i].run(argc - 1, argv + 1);
+    log_error("no command '%s'; `trapeze --help` lists them", word);
+    return STATUS_USAGE;
+}

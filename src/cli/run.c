@@ -1,0 +1,105 @@
+/* cli/run.c: `trapeze run`. */
+#include <stdio.h>
+#include <string.h>
+
+#include "base/log.h"
+#include "cli/commands.h"
+#include "cli/options.h"
+#include "control/config.h"
+#include "control/run.h"
+
+static bool wants_help;
+
+#define SET_STRING(name, member)                                                                                       \
+    static int name(void *target, const char *value, struct error *err)                                                \
+    {                                                                                                                  \
+        ((struct config *)target)->member = value;                                                                     \
+        return 0;                                                                                                      \
+    }
+SET_STRING(set_kernel, kernel)
+SET_STRING(set_initrd, initrd)
+SET_STRING(set_append, append)
+SET_STRING(set_engine, engine)
+SET_STRING(set_trace_file, trace_file)
+
+static int set_memory(void *target, const char *value, struct error *err)
+{
+    return config_parse_memory("--memory", value, &((struct config *)target)->memory, err);
+}
+
+static int set_stats(void *target, const char *value, struct error *err)
+{
+    ((struct config *)target)->stats = true;
+    return 0;
+}
+
+static int set_demo(void *target, const char *value, struct error *err)
+{
+    ((struct config *)target)->demo = true;
+    return 0;
+}
+
+static int set_trace(void *target, const char *value, struct error *err)
+{
+    return trace_parse(value, &((struct config *)target)->trace_mask, err);
+}
+
+static int set_help(void *target, const char *value, struct error *err)
+{
+    wants_help = true;
+    return 0;
+}
+
+static const struct option_row options[] = {
+    {"--kernel", "FILE", "bzImage or ELF (PVH, multiboot) to boot; the default guest's if not given", set_kernel},
+    {"--initrd", "FILE", "initial RAM disk", set_initrd},
+    {"--append", "TEXT", "added to the kernel's command line", set_append},
+    {"--memory", "SIZE", "guest RAM, like 512M (the default) or 2G", set_memory},
+    {"--engine", "NAME", "auto (the default), interp, or lockstep", set_engine},
+    {"--demo", NULL, "default guest: show what runs there, then end", set_demo},
+    {"--stats", NULL, "print counters at the end", set_stats},
+    {"--trace", "LIST", "write a trace: of exec,int,mmu,io,msr", set_trace},
+    {"--trace-file", "FILE", "where to; standard error if not given", set_trace_file},
+    {"--help", NULL, "this text", set_help},
+};
+
+static int help(void)
+{
+    printf("Usage: trapeze run [OPTION]... [-- COMMAND [ARGUMENT]...]\n\n"
+           "Boots a guest. Without --kernel it is the default guest, a Debian kernel with a small root in RAM: it\n"
+           "gives a shell or, after --, runs COMMAND: its standard input and output are ours, and so is its status.\n\n"
+           "Options:\n");
+    options_help(options, ARRAY_SIZE(options));
+    printf("\nOn a terminal, Ctrl-A X ends the guest and Ctrl-A H lists the other keys.\n\n"
+           "Exit status: the guest's own (exit port, COMMAND's status); 0 after power-off; 2 for a mistake in what\n"
+           "was asked; %d if the guest reset itself (a kernel panic does); %d after a triple fault; %d if the\n"
+           "monitor could not go on; 128 + N when signal N ended it.\n\n"
+           "Examples:\n"
+           "  trapeze run\n"
+           "  echo hi | trapeze run -- cat\n"
+           "  trapeze run --kernel vmlinuz --initrd initrd.img --append 'console=ttyS0' --memory 1G\n",
+           STATUS_RESET, STATUS_SHUTDOWN, STATUS_MONITOR);
+    return 0;
+}
+
+int command_run(int argc, char **argv)
+{
+    struct config config;
+    struct error err;
+    int rest;
+
+    config_init(&config);
+    if (options_parse(options, ARRAY_SIZE(options), &config, argc, argv, &rest, &err)) {
+        log_error("%s", err.message);
+        return STATUS_USAGE;
+    }
+    if (wants_help)
+        return help();
+    if (rest < argc && strcmp(argv[rest - 1], "--")) {
+        log_error("'%s' is no option; a command for the guest goes after `--`", argv[rest]);
+        return STATUS_USAGE;
+    }
+    if (rest < argc)
+        config.command = argv + rest;
+    return control_run(&config);
+}

@@ -1,0 +1,280 @@
+/*
+ * machine/board.c: the one list of what a machine has: engines, devices, and
+ * how they are wired. Nothing registers itself anywhere.
+ */
+#include <errno.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "device/irqchip/ioapic.h"
+#include "device/irqchip/pic8259.h"
+#include "device/legacy/acpi_pm.h"
+#include "device/legacy/cmos_rtc.h"
+#include "device/legacy/exit_port.h"
+#include "device/legacy/i8042.h"
+#include "device/legacy/pit8254.h"
+#include "device/legacy/uart16550.h"
+#include "engine/lockstep/lockstep.h"
+#include "machine/machine_internal.h"
+
+#define PM_BASE 0x600
+#define SCI_IRQ 9
+
+enum isa_irq { IRQ_PIT = 0, IRQ_KEYBOARD = 1, IRQ_COM2 = 3, IRQ_COM1 = 4, IRQ_RTC = 8 };
+
+static const uint16_t serial_ports[] = {0x3f8, 0x2f8};
+static const uint8_t serial_irqs[] = {IRQ_COM1, IRQ_COM2};
+
+struct board {
+    struct machine *machine;
+    struct pic *pic;
+    _Atomic bool pic_pending;
+    struct ioapic *ioapic;
+    struct pit *pit;
+    struct cmos_rtc *rtc;
+    struct i8042 *i8042;
+    struct acpi_pm *pm;
+    struct exit_port *exit_port;
+    struct uart *uart[ARRAY_SIZE(serial_ports)];
+    gpa_t rsdp;
+};
+
+/* --- engines -------------------------------------------------------------------------- */
+
+static const struct engine_ops *const engines[] = {&engine_interp};
+
+static const struct engine_ops *find_engine(const char *name, size_t len)
+{
+    for (unsigned i = 0; i < ARRAY_SIZE(engines); i++)
+        if (strlen(engines[i]->name) == len && !strncmp(engines[i]->name, name, len))
+            return engines[i];
+    return NULL;
+}
+
+/* "lockstep" compares interp with itself, "lockstep:A,B" engine B with A. */
+static const struct engine_ops *find_lockstep(const char *name)
+{
+    const char *pair = name + strlen("lockstep"), *comma;
+    const struct engine_ops *leader, *follower;
+
+    if (!*pair)
+        return lockstep_engine(&engine_interp, &engine_interp);
+    comma = strchr(pair, ',');
+    if (*pair != ':' || !comma)
+        return NULL;
+    leader = find_engine(pair + 1, (size_t)(comma - pair - 1));
+    follower = find_engine(comma + 1, strlen(comma + 1));
+    return leader && follower ? lockstep_engine(leader, follower) : NULL;
+}
+
+const struct engine_ops *board_engine(const char *name, char *why, size_t size, struct error *err)
+{
+    const struct engine_ops *engine;
+
+    if (!strcmp(name, "auto")) {
+        snprintf(why, size, "engine interp (%s; auto: the only one in this version)", engine_interp.summary);
+        return &engine_interp;
+    }
+    engine = strncmp(name, "lockstep", 8) ? find_engine(name, strlen(name)) : find_lockstep(name);
+    if (!engine) {
+        error_set(err, -EINVAL, "--engine: there is no '%s'; there are auto, interp and lockstep", name);
+        return NULL;
+    }
+    if (engine->probe(err))
+        return NULL;
+    snprintf(why, size, "engine %s (%s; asked for)", engine->name, engine->summary);
+    return engine;
+}
+
+/* --- wires ---------------------------------------------------------------------------- */
+
+/* An ISA interrupt goes to both controllers; the timer's is pin 2 of the IOAPIC, as the MADT says. */
+static void set_isa_irq(void *opaque, unsigned irq, bool level)
+{
+    struct board *board = opaque;
+
+    pic_set(board->pic, irq, level);
+    ioapic_set(board->ioapic, irq == IRQ_PIT ? 2 : irq, level);
+}
+
+static struct irq_line isa_line(struct board *board, unsigned irq)
+{
+    return (struct irq_line){.set = set_isa_irq, .opaque = board, .pin = irq};
+}
+
+static void on_pic_intr(void *opaque, bool level)
+{
+    struct board *board = opaque;
+
+    atomic_store(&board->pic_pending, level);
+    if (level)
+        board->machine->engine->kick(board->machine->vcpus[0].engine);
+}
+
+/* SDM vol. 3, 11.11: an MSI's address and data as the APIC bus carries them. */
+static void on_msi(void *opaque, const struct msi_message *msi)
+{
+    struct board *board = opaque;
+    const struct x86_apic_message message = {
+        .destination = msi->address >> 12 & 0xff,
+        .logical = msi->address & BIT(2),
+        .vector = (uint8_t)msi->data,
+        .delivery = msi->data >> 8 & 7,
+        .assert_level = msi->data & BIT(14),
+        .level = msi->data & BIT(15),
+    };
+
+    board->machine->engine->signal(board->machine->vm, &message);
+}
+
+static void on_poweroff(void *opaque)
+{
+    machine_end(opaque, MACHINE_POWEROFF, 0, NULL);
+}
+
+static void on_reset(void *opaque)
+{
+    machine_end(opaque, MACHINE_RESET, 0, NULL);
+}
+
+static void on_exit_port(void *opaque, uint8_t status)
+{
+    machine_end(opaque, MACHINE_EXIT, status, NULL);
+}
+
+/* --- the board -------------------------------------------------------------------------- */
+
+static int add_irqchips(struct board *board, struct error *err)
+{
+    struct msi_sink sink = {.send = on_msi, .opaque = board};
+
+    board->pic = pic_new(board->machine->bus, on_pic_intr, board, err);
+    if (!board->pic)
+        return -ENOMEM;
+    board->ioapic = ioapic_new(board->machine->bus, IOAPIC_BASE, (uint8_t)board->machine->config.cpus, sink, err);
+    return board->ioapic ? 0 : -ENOMEM;
+}
+
+static int add_timers(struct board *board, struct error *err)
+{
+    struct machine *machine = board->machine;
+    const uint64_t low = MIN(machine->config.memory, BOOT_MMIO_HOLE);
+    const struct cmos_rtc_config rtc = {
+        .wall_ns = cmos_rtc_host_wall_ns(loop_clock(machine->config.loop)),
+        .memory_low = low,
+        .memory_high = machine->config.memory - low,
+    };
+
+    board->pit = pit_new(machine->bus, machine->config.loop, isa_line(board, IRQ_PIT), err);
+    if (!board->pit)
+        return -ENOMEM;
+    board->rtc = cmos_rtc_new(machine->bus, machine->config.loop, isa_line(board, IRQ_RTC), &rtc, err);
+    return board->rtc ? 0 : -ENOMEM;
+}
+
+static int add_power(struct board *board, struct error *err)
+{
+    struct machine *machine = board->machine;
+    struct device_event poweroff = {on_poweroff, machine}, reset = {on_reset, machine};
+
+    board->i8042 = i8042_new(machine->bus, isa_line(board, IRQ_KEYBOARD), reset, err);
+    if (!board->i8042)
+        return -ENOMEM;
+    board->pm = acpi_pm_new(machine->bus, PM_BASE, loop_clock(machine->config.loop), isa_line(board, SCI_IRQ), poweroff,
+                            reset, err);
+    if (!board->pm)
+        return -ENOMEM;
+    board->exit_port = exit_port_new(machine->bus, on_exit_port, machine, err);
+    return board->exit_port ? 0 : -ENOMEM;
+}
+
+static int add_serial(struct board *board, struct error *err)
+{
+    struct machine *machine = board->machine;
+
+    for (unsigned i = 0; i < ARRAY_SIZE(serial_ports); i++) {
+        if (!machine->config.serial[i])
+            continue;
+        board->uart[i] = uart_new(machine->bus, serial_ports[i], machine->config.loop, isa_line(board, serial_irqs[i]),
+                                  machine->config.serial[i], err);
+        if (!board->uart[i])
+            return -ENOMEM;
+    }
+    return 0;
+}
+
+static int add_tables(struct board *board, struct error *err)
+{
+    const struct boot_acpi_config acpi = {
+        .cpus = board->machine->config.cpus,
+        .ioapic_base = IOAPIC_BASE,
+        .pm_base = PM_BASE,
+        .sci_irq = SCI_IRQ,
+        .reset_port = ACPI_PM_RESET_PORT,
+        .reset_value = ACPI_PM_RESET_VALUE,
+        .s5_type = ACPI_PM_S5_TYPE,
+    };
+
+    return boot_write_acpi(board->machine->mem, &acpi, &board->rsdp, err);
+}
+
+struct board *board_new(struct machine *machine, struct error *err)
+{
+    struct board *board = calloc(1, sizeof(*board));
+
+    if (!board) {
+        error_set(err, -ENOMEM, "no memory for the board");
+        return NULL;
+    }
+    board->machine = machine;
+    if (add_irqchips(board, err) || add_timers(board, err) || add_power(board, err) || add_serial(board, err) ||
+        add_tables(board, err)) {
+        board_free(board);
+        return NULL;
+    }
+    return board;
+}
+
+void board_free(struct board *board)
+{
+    for (unsigned i = 0; i < ARRAY_SIZE(board->uart); i++)
+        if (board->uart[i])
+            uart_free(board->uart[i]);
+    if (board->exit_port)
+        exit_port_free(board->exit_port);
+    if (board->pm)
+        acpi_pm_free(board->pm);
+    if (board->i8042)
+        i8042_free(board->i8042);
+    if (board->rtc)
+        cmos_rtc_free(board->rtc);
+    if (board->pit)
+        pit_free(board->pit);
+    if (board->ioapic)
+        ioapic_free(board->ioapic);
+    if (board->pic)
+        pic_free(board->pic);
+    free(board);
+}
+
+gpa_t board_rsdp(const struct board *board)
+{
+    return board->rsdp;
+}
+
+bool board_pic_pending(const struct board *board)
+{
+    return atomic_load(&board->pic_pending);
+}
+
+uint8_t board_pic_acknowledge(struct board *board)
+{
+    return pic_acknowledge(board->pic);
+}
+
+void board_eoi(struct board *board, uint8_t vector)
+{
+    ioapic_eoi(board->ioapic, vector);
+}
