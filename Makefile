@@ -1,0 +1,45 @@
+# The front door. Meson does the work; `make help` lists what there is.
+.PHONY: all run guest check bench soak fuzz install clean help packages-%
+
+all: packages-build build/build.ninja
+	@ninja -C build
+
+run: packages-guest build/build.ninja ## boot the default guest: a shell on a terminal, a demonstration without one
+	@ninja -C build
+	@$(MAKE) --no-print-directory guest
+	@if [ -t 0 ] && [ -t 1 ]; then exec build/trapeze run; else exec build/trapeze run --demo </dev/null; fi
+
+guest: packages-guest build/build.ninja ## make the default guest (KERNEL=PACKAGE for another Debian kernel)
+	@ninja -C build
+	@guest/mkguest.sh build/guest $(KERNEL)
+
+check: packages-check ## run all tests; the last line is the sum
+	@scripts/check.sh
+
+bench: packages-bench ## speed against native and QEMU's TCG, as ratios
+	@ninja -C build
+	@$(MAKE) --no-print-directory guest
+	@bench/run.sh
+
+soak: packages-guest ## 50 boots in a row of the default guest (BOOTS=N for another number)
+	@ninja -C build
+	@$(MAKE) --no-print-directory guest
+	@tests/boot/soak.sh build/trapeze $(or $(BOOTS),50)
+
+fuzz: packages-check ## fuzz for a minute a target (SECONDS=N for longer)
+	@scripts/fuzz.sh $(or $(SECONDS),60)
+
+install: all ## install under PREFIX (default /usr/local)
+	@meson configure build --prefix $(or $(PREFIX),/usr/local) && meson install -C build
+
+clean: ## remove the build trees
+	rm -rf build build-sanitize build-fuzz
+
+help: ## this list
+	@sed -n 's/^\([a-z]*\):.*## /make \1\t/p' Makefile | expand -t 16
+
+packages-%:
+	@scripts/packages.sh $*
+
+build/build.ninja:
+	@meson setup build >/dev/null || { meson setup build; exit 2; }

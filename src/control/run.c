@@ -1,0 +1,207 @@
+/*
+ * control/run.c: `trapeze run`: the machine's surroundings (clock, loop,
+ * terminal, signals) are made, it runs, and its end becomes an exit status.
+ */
+#include "control/run.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "backend/char/backends.h"
+#include "base/log.h"
+#include "base/loop.h"
+#include "control/guest.h"
+#include "machine/machine.h"
+
+/* What a run is made of; everything here is freed by release(). */
+struct session {
+    const struct config *config;
+    struct guest guest;
+    char cmdline[4096];
+    struct vclock *clock;
+    struct loop *loop;
+    struct chardev *serial[2];
+    struct machine *machine;
+    int trace_fd;
+};
+
+/* The signal that asked for the end, and whom it stops. */
+static volatile sig_atomic_t end_signal;
+static struct machine *_Atomic stoppable;
+
+static void on_signal(int number)
+{
+    struct machine *machine = atomic_load(&stoppable);
+
+    end_signal = number;
+    if (machine)
+        machine_stop(machine);
+}
+
+static void catch_signals(void)
+{
+    static const int ends[] = {SIGINT, SIGTERM, SIGHUP, SIGQUIT};
+    struct sigaction action = {.sa_handler = on_signal};
+
+    for (unsigned i = 0; i < ARRAY_SIZE(ends); i++)
+        sigaction(ends[i], &action, NULL);
+    signal(SIGPIPE, SIG_IGN);
+}
+
+/* Kernel, initrd and command line: the user's, or the default guest's. */
+static int choose_guest(struct session *session, struct machine_config *machine, struct error *err)
+{
+    const struct config *config = session->config;
+    int n;
+
+    machine->kernel = config->kernel;
+    machine->initrd = config->initrd;
+    if (!config->kernel) {
+        int rc = guest_find(&session->guest, err);
+
+        if (rc)
+            return rc;
+        machine->kernel = session->guest.kernel;
+        if (!config->initrd)
+            machine->initrd = session->guest.initrd;
+    }
+    n = snprintf(session->cmdline, sizeof(session->cmdline), "%s%s%s", config->kernel ? "" : GUEST_CMDLINE,
+                 config->kernel || !config->append ? "" : " ", config->append ? config->append : "");
+    if (n >= (int)sizeof(session->cmdline))
+        return error_set(err, -E2BIG, "--append: the kernel's command line is longer than %zu bytes",
+                         sizeof(session->cmdline) - 1);
+    machine->cmdline = session->cmdline;
+    return 0;
+}
+
+static int open_trace(struct session *session, struct error *err)
+{
+    const struct config *config = session->config;
+
+    if (config->trace_file) {
+        session->trace_fd = open(config->trace_file, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
+        if (session->trace_fd < 0)
+            return error_set(err, -errno, "--trace-file: %s: %s", config->trace_file, strerror(errno));
+        trace_set_fd(session->trace_fd);
+    }
+    trace_mask = config->trace_mask;
+    return 0;
+}
+
+static int prepare(struct session *session, struct error *err)
+{
+    struct machine_config machine = {
+        .engine = session->config->engine,
+        .memory = session->config->memory,
+        .cpus = 1,
+    };
+    int rc = choose_guest(session, &machine, err);
+
+    if (!rc)
+        rc = open_trace(session, err);
+    if (rc)
+        return rc;
+    session->clock = vclock_new();
+    session->loop = session->clock ? loop_new(session->clock) : NULL;
+    if (!session->loop)
+        return error_set(err, -errno, "event loop: %s", strerror(errno));
+    session->serial[0] = chardev_fd_new(session->loop, STDIN_FILENO, STDOUT_FILENO, err);
+    if (!session->serial[0])
+        return -ENOMEM;
+    machine.serial[0] = session->serial[0];
+    machine.loop = session->loop;
+    session->machine = machine_new(&machine, err);
+    return session->machine ? 0 : -EINVAL;
+}
+
+static void release(struct session *session)
+{
+    atomic_store(&stoppable, NULL);
+    machine_free(session->machine);
+    for (unsigned i = 0; i < ARRAY_SIZE(session->serial); i++)
+        chardev_free(session->serial[i]);
+    if (session->loop)
+        loop_free(session->loop);
+    if (session->clock)
+        vclock_free(session->clock);
+    if (session->trace_fd >= 0)
+        close(session->trace_fd);
+}
+
+static double seconds(clockid_t clock)
+{
+    struct timespec ts;
+
+    clock_gettime(clock, &ts);
+    return (double)ts.tv_sec + (double)ts.tv_nsec / 1e9;
+}
+
+static void print_stats(const struct machine *machine, double elapsed, double cpu)
+{
+    struct counters sum;
+
+    machine_counters(machine, &sum);
+#define X(name, help) fprintf(stderr, "%16" PRIu64 "  %s\n", sum.name, help);
+    COUNTER_LIST(X)
+#undef X
+    fprintf(stderr, "%16.2f  seconds, %.2f of them on a processor: %.1f MIPS while it ran\n", elapsed, cpu,
+            cpu > 0 ? (double)sum.instructions / cpu / 1e6 : 0);
+}
+
+static int exit_status(const struct machine_result *result)
+{
+    switch (result->end) {
+    case MACHINE_POWEROFF:
+        return 0;
+    case MACHINE_EXIT:
+        return result->code;
+    case MACHINE_RESET:
+        log_error("the guest reset itself (a kernel panic, or a reboot); it is not started again");
+        return STATUS_RESET;
+    case MACHINE_SHUTDOWN:
+        log_error("%s", result->text);
+        return STATUS_SHUTDOWN;
+    case MACHINE_STOPPED:
+        return end_signal ? STATUS_SIGNAL + end_signal : 0;
+    default:
+        log_error("%s", result->text);
+        return STATUS_MONITOR;
+    }
+}
+
+int control_run(const struct config *config)
+{
+    struct session session = {.config = config, .trace_fd = -1};
+    struct machine_result result;
+    struct error err;
+    double elapsed, cpu;
+    int status;
+
+    catch_signals();
+    if (prepare(&session, &err)) {
+        log_error("%s", err.message);
+        release(&session);
+        return STATUS_USAGE;
+    }
+    log_info("%s", machine_engine_line(session.machine));
+    atomic_store(&stoppable, session.machine);
+    if (end_signal)
+        machine_stop(session.machine);
+    elapsed = seconds(CLOCK_MONOTONIC);
+    cpu = seconds(CLOCK_PROCESS_CPUTIME_ID);
+    machine_run(session.machine, &result);
+    elapsed = seconds(CLOCK_MONOTONIC) - elapsed;
+    cpu = seconds(CLOCK_PROCESS_CPUTIME_ID) - cpu;
+    status = exit_status(&result);
+    if (config->stats)
+        print_stats(session.machine, elapsed, cpu);
+    release(&session);
+    return status;
+}
