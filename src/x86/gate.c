@@ -129,10 +129,11 @@ static enum x86_rc deliver_long(struct x86_cpu *cpu, const struct x86_delivery *
         rc = x86_tss_stack(cpu, cpl, &stack.sp, NULL);
     if (unlikely(rc))
         return rc;
-    if (cpl < cpu->cpl) {
-        stack.ss = (struct x86_segment){.selector = (uint16_t)cpl, .attr = (uint16_t)(cpl << ATTR_DPL_SHIFT)};
+    /* Compatibility mode's accesses wrap at 32 bits, the handler's stack does not. */
+    if (cpl < cpu->cpl || (cpl < 3 && cpu->mode != MODE_LONG64))
         stack.access = ACCESS_IMPLICIT;
-    }
+    if (cpl < cpu->cpl)
+        stack.ss = (struct x86_segment){.selector = (uint16_t)cpl, .attr = (uint16_t)(cpl << ATTR_DPL_SHIFT)};
     if (unlikely(!x86_canonical(gate.offset)))
         return x86_raise_gp(cpu, 0);
     stack.sp &= ~(uint64_t)15;
