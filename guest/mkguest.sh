@@ -1,0 +1,189 @@
+#!/bin/sh
+# guest/mkguest.sh: makes the default guest: a Debian kernel and an initramfs of
+# busybox and our init. Called by "make guest".
+#
+#   build/guest/vmlinuz  build/guest/initrd.img  build/guest/VERSION
+#
+# The kernel's package is fetched with apt-get and unpacked into the build tree;
+# nothing is installed, and neither dpkg's architectures nor apt's lists change.
+#
+# Environment:
+#   KERNEL  package to take the kernel from (linux-image-cloud-amd64); an i386
+#           kernel (linux-image-686-pae) brings an i386 init and busybox along
+#   BUILD   build directory (build);  OUT  where the guest goes ($BUILD/guest)
+#   UPDATE  not empty: look for newer packages even if there are some already
+#   CC      C compiler (cc)
+set -eu
+
+here=$(cd "$(dirname "$0")" && pwd)
+KERNEL=${KERNEL:-linux-image-cloud-amd64}
+BUILD=${BUILD:-$here/../build}
+OUT=${OUT:-$BUILD/guest}
+CC=${CC:-cc}
+case $KERNEL in
+*-686 | *-686-pae | *-686-pae-* | *:i386) ARCH=i386 ;;
+*) ARCH=amd64 ;;
+esac
+KERNEL=${KERNEL%:*}
+
+exec 3>&1 # progress, also from within $(...)
+say() { echo "guest: $*" >&3; }
+fail() {
+    echo "guest: $*" >&2
+    exit 2
+}
+need() { command -v "$1" >/dev/null 2>&1 || fail "$1 is needed, but not installed ($2)"; }
+
+need apt-get "the guest is made from Debian packages"
+need dpkg-deb "package dpkg"
+need "$CC" "package gcc"
+mkdir -p "$OUT" "$BUILD/apt" || fail "cannot write to $BUILD"
+OUT=$(cd "$OUT" && pwd)
+APT=$(cd "$BUILD/apt" && pwd)
+work=$(mktemp -d "$OUT/tmp.XXXXXX") || fail "cannot write to $OUT"
+trap 'rm -rf "$work"' EXIT
+trap 'exit 2' INT TERM HUP
+log=$work/log
+
+# --- packages ----------------------------------------------------------------
+
+# apt with state of its own, for one architecture.
+apt_private() {
+    tool=$1
+    shift
+    state=$APT/$ARCH
+    mkdir -p "$state/state/lists/partial" "$state/cache/archives/partial"
+    [ -e "$state/status" ] || : >"$state/status"
+    "$tool" -q -o Dir::State="$state/state" -o Dir::State::status="$state/status" -o Dir::Cache="$state/cache" \
+        -o APT::Architecture="$ARCH" -o APT::Architectures::="$ARCH" -o APT::Sandbox::User="$(id -un)" \
+        -o Acquire::Languages=none -o Acquire::Retries=2 "$@"
+}
+
+lists_ready=
+update_lists() {
+    [ -z "$lists_ready" ] || return 0
+    # Lists of today serve; an older one may name packages that are gone.
+    if [ -z "${UPDATE:-}" ] && [ -n "$(find "$APT/$ARCH/state/lists" -name '*Packages*' -mtime -1 2>/dev/null)" ]; then
+        lists_ready=1
+        return 0
+    fi
+    say "reading package lists ($ARCH)"
+    apt_private apt-get update >"$log" 2>&1 || true
+    apt_private apt-cache show "$1" >/dev/null 2>&1 ||
+        fail "no package lists for $ARCH: $(grep -E '^(E|W|Err)' "$log" | head -n 1 | cut -c 1-200)"
+    lists_ready=1
+}
+
+# Downloads a package once; prints the file's path.
+fetch() {
+    deb=$(ls "$APT/$ARCH/$1"_*.deb 2>/dev/null | tail -n 1)
+    if [ -z "$deb" ] || [ -n "${UPDATE:-}" ]; then
+        update_lists "$1"
+        say "downloading $1 ($ARCH)"
+        (cd "$work" && apt_private apt-get download "$1") >"$log" 2>&1 ||
+            fail "cannot download $1: $(grep -E '^E:' "$log" | head -n 1 | cut -c 1-200)"
+        new=$(ls "$work/$1"_*.deb) || fail "apt-get gave no file for $1"
+        rm -f "$APT/$ARCH/$1"_*.deb
+        mv "$new" "$APT/$ARCH/" || fail "cannot write to $APT"
+        deb=$APT/$ARCH/${new##*/}
+    fi
+    echo "$deb"
+}
+
+# The package with the image: KERNEL itself, or the one a meta package depends on.
+resolve_kernel() {
+    known=$APT/$ARCH/$KERNEL.image
+    if [ ! -s "$known" ] || [ -n "${UPDATE:-}" ]; then
+        update_lists "$KERNEL"
+        image=$(apt_private apt-cache depends --no-recommends --no-suggests "$KERNEL" 2>/dev/null |
+            sed -n 's/^ *Depends: \(linux-image-[0-9].*\)$/\1/p' | head -n 1)
+        [ -n "$image" ] || image=$KERNEL
+        echo "$image" >"$work/image" && mv "$work/image" "$known" || fail "cannot write to $APT"
+    fi
+    cat "$known"
+}
+
+unpack() { # deb, directory
+    mkdir -p "$2"
+    dpkg-deb --extract "$1" "$2" 2>"$log" || fail "cannot unpack $1: $(head -n 1 "$log")"
+}
+
+image=$(resolve_kernel)
+kernel_deb=$(fetch "$image")
+say "kernel: $image"
+# Only the image itself: the modules are many and not needed.
+{ dpkg-deb --fsys-tarfile "$kernel_deb" | tar -x -C "$work" --wildcards './boot/vmlinuz-*'; } 2>"$log" ||
+    fail "cannot unpack $kernel_deb: $(head -n 1 "$log")"
+vmlinuz=$(ls "$work"/boot/vmlinuz-* 2>/dev/null) || fail "$image has no boot/vmlinuz"
+
+# --- programs ----------------------------------------------------------------
+
+if [ "$ARCH" = amd64 ] && [ -x /bin/busybox ] && ! ldd /bin/busybox >/dev/null 2>&1; then
+    busybox=/bin/busybox
+else
+    busybox_deb=$(fetch busybox-static)
+    unpack "$busybox_deb" "$work/busybox"
+    busybox=$work/busybox/bin/busybox
+fi
+
+flags="-std=gnu11 -D_GNU_SOURCE -Os -static -s -I$here/../src -I$here"
+if [ "$ARCH" = i386 ]; then
+    for package in libc6-dev linux-libc-dev libgcc-12-dev libcrypt-dev; do
+        deb=$(fetch "$package")
+        unpack "$deb" "$work/sdk"
+    done
+    sdk=$work/sdk/usr
+    gccdir=$(ls -d "$sdk"/lib/gcc/i686-linux-gnu/*)
+    flags="$flags -m32 -march=i686 -B$sdk/lib/i386-linux-gnu/ -B$gccdir/ -L$sdk/lib/i386-linux-gnu -L$gccdir"
+    flags="$flags -isystem $sdk/include/i386-linux-gnu"
+fi
+say "compiling init ($ARCH)"
+# shellcheck disable=SC2086
+"$CC" $flags -o "$work/init" "$here"/init.c "$here"/channel.c "$here"/shell.c "$here"/job.c "$here"/demo.c \
+    2>"$log" || { cat "$log" >&2; fail "init does not compile (a static C library is needed: package libc6-dev)"; }
+"$CC" -std=gnu11 -D_GNU_SOURCE -O1 -o "$work/mkinitramfs" "$here/mkinitramfs.c" 2>"$log" ||
+    { cat "$log" >&2; fail "mkinitramfs does not compile"; }
+
+# --- initramfs ---------------------------------------------------------------
+
+list() {
+    for d in bin sbin dev proc sys tmp run root etc usr usr/bin usr/sbin usr/local usr/local/bin; do
+        echo "dir $d 0755"
+    done
+    echo "char dev/console 0600 5 1"
+    echo "char dev/null 0666 1 3"
+    echo "file init 0755 $work/init"
+    echo "file bin/busybox 0755 $busybox"
+    for f in passwd group hosts profile; do
+        echo "file etc/$f 0644 $work/etc/$f"
+    done
+    for f in poweroff halt reboot; do
+        echo "link sbin/$f /init"
+    done
+    # Where busybox does not run (another architecture) init makes the links at boot.
+    "$busybox" --list-full 2>/dev/null | grep -vE '^(sbin/(init|poweroff|halt|reboot)|bin/busybox|linuxrc)$' |
+        sed 's,.*,link & /bin/busybox,'
+}
+
+mkdir "$work/etc"
+echo "root:x:0:0:root:/root:/bin/sh" >"$work/etc/passwd"
+echo "root:x:0:" >"$work/etc/group"
+echo "127.0.0.1 localhost trapeze" >"$work/etc/hosts"
+echo "PS1='\\u@\\h:\\w\\$ '; export PS1" >"$work/etc/profile"
+say "packing the initramfs"
+list >"$work/list"
+"$work/mkinitramfs" "$work/initrd.img" <"$work/list" 2>"$log" || fail "$(head -n 1 "$log")"
+
+# --- delivery ----------------------------------------------------------------
+
+{
+    echo "kernel $(basename "$kernel_deb" .deb)"
+    echo "asked-for $KERNEL"
+    echo "arch $ARCH"
+    echo "busybox $("$busybox" 2>/dev/null | sed -n '1s/ multi-call.*//p')"
+} >"$work/VERSION" || fail "cannot write to $OUT"
+# VERSION goes last: with it the guest is whole.
+rm -f "$OUT/VERSION"
+mv "$vmlinuz" "$OUT/vmlinuz" && mv "$work/initrd.img" "$OUT/initrd.img" && mv "$work/VERSION" "$OUT/VERSION" ||
+    fail "cannot write to $OUT"
+say "ready: $OUT/vmlinuz, $OUT/initrd.img"
