@@ -47,9 +47,13 @@ static inline void x86_fpu_set_control(struct x86_fpu *fpu, uint16_t fcw)
         fpu->fsw &= (uint16_t) ~(FSW_ES | FSW_B);
 }
 
+/* Changes TOP; the registers stay what they are, so their places in the stack order change. */
+void x86_fpu_set_top(struct x86_cpu *cpu, unsigned top);
+
 /* The state after FNINIT; registers keep their contents. */
 static inline void x86_fpu_init(struct x86_cpu *cpu)
 {
+    x86_fpu_set_top(cpu, 0);
     cpu->fpu.fcw = FCW_INIT;
     cpu->fpu.fsw = cpu->fpu.fop = 0;
     cpu->fpu.ftw = 0;

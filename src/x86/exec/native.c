@@ -9,6 +9,7 @@
  * operand is rax. Guest registers are reached through the pointers of
  * x86_stub_fn: rdi memory, rsi, rdx, rcx, r9 by position, r8 struct x86_cpu.
  */
+#include <cpuid.h>
 #include <string.h>
 
 #include "x86/exec/fpu.h"
@@ -353,7 +354,15 @@ static bool uses_mxcsr(const ZydisDecodedInstruction *insn)
     }
 }
 
-/* SDM vol. 2, 2.4 and table 2-18: legacy instructions want 16-byte operands aligned, VEX ones only those named so. */
+static bool host_is_intel(void)
+{
+    unsigned eax, ebx, ecx, edx;
+
+    return __get_cpuid(0, &eax, &ebx, &ecx, &edx) && ebx == signature_INTEL_ebx;
+}
+
+/* SDM vol. 2, 2.4 and table 2-18: legacy instructions want 16-byte operands aligned, VEX ones only those named so.
+ * AMD's processors take the SHA instructions' operands unaligned, and the guest is shown the host's vendor. */
 static uint8_t alignment_mask(const ZydisDecodedInstruction *insn, unsigned memsize)
 {
     if (insn->encoding == ZYDIS_INSTRUCTION_ENCODING_VEX)
@@ -369,6 +378,8 @@ static uint8_t alignment_mask(const ZydisDecodedInstruction *insn, unsigned mems
     case ZYDIS_MNEMONIC_PCMPISTRM:
         return 0;
     default:
+        if (insn->meta.isa_set == ZYDIS_ISA_SET_SHA && !host_is_intel())
+            return 0;
         return memsize == 16 ? 15 : 0;
     }
 }
@@ -393,7 +404,7 @@ static void find_tiny(struct x86_stub *stub, const struct x86_zydis *zydis)
     }
     if (zydis->insn.mnemonic == ZYDIS_MNEMONIC_VCVTPS2PH)
         size = 2;
-    if (!size || !(stub->flags & STUB_FP) || !writes(op))
+    if (!size || !(stub->flags & STUB_FP) || !writes(op) || stub->mmx_result)
         return;
     stub->tiny_size = (uint8_t)size;
     stub->tiny_count =

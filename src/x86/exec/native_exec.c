@@ -202,19 +202,10 @@ EXECUTOR(exec_avx_fp_store, true, true, MEMORY_STORE)
 
 /* --- MMX ------------------------------------------------------------------------------- */
 
-/* MMX registers are the x87 registers by physical number, whose stack order FXSAVE's image has: with TOP 0 both are
- * the same. */
+/* MMX registers are the x87 registers by physical number: with TOP 0 that is the stack order too. */
 void x86_mmx_enter(struct x86_cpu *cpu)
 {
-    unsigned top = x86_fpu_top(cpu);
-    uint8_t st[8][16];
-
-    if (top) {
-        memcpy(st, cpu->fpu.st, sizeof(st));
-        for (unsigned i = 0; i < 8; i++)
-            memcpy(cpu->fpu.st[i], st[(i - top) & 7], sizeof(st[0]));
-        cpu->fpu.fsw &= (uint16_t)~FSW_TOP;
-    }
+    x86_fpu_set_top(cpu, 0);
     cpu->fpu.ftw = 0xff;
 }
 
@@ -239,7 +230,11 @@ static enum x86_rc exec_mmx(struct x86_cpu *cpu, const struct x86_insn *in)
         rc = run_fp(cpu, in, buffer, &flags);
     else
         run(cpu, in, stub, buffer);
-    if (!rc && (stub->flags & STUB_STORE))
+    if (rc) { /* a SIMD exception is found after the change to MMX state */
+        x86_mmx_enter(cpu);
+        return rc;
+    }
+    if (stub->flags & STUB_STORE)
         rc = store(cpu, in, ea, buffer);
     if (rc)
         return rc;

@@ -5,8 +5,8 @@
  */
 #include <string.h>
 
-#include "x86/access.h"
 #include "x86/exec/fpu.h"
+#include "x86/exec/probe.h"
 #include "x86/exec/simd_special.h"
 #include "x86/zydis.h"
 
@@ -30,21 +30,9 @@ static enum x86_rc store_selected(struct x86_cpu *cpu, unsigned seg, uint64_t ea
                                   unsigned size, uint32_t selected)
 {
     enum x86_rc rc;
-    gva_t lin, checked = 1; /* no page starts there */
-    gpa_t gpa;
 
     for (uint32_t left = selected; left; left &= left - 1) {
-        uint64_t at = (ea + (unsigned)__builtin_ctz(left) * size) & ea_mask;
-
-        rc = x86_linear(cpu, seg, at, size, ACCESS_WRITE, &lin);
-        for (unsigned end = 0; !rc && end < 2; end++) {
-            gva_t page = (lin + end * (size - 1)) & PAGE_MASK & cpu->lin_mask;
-
-            if (page != checked)
-                rc = x86_translate(cpu, end ? page : lin, seg == SEG_SS ? ACCESS_WRITE | ACCESS_STACK : ACCESS_WRITE,
-                                   &gpa);
-            checked = page;
-        }
+        rc = x86_probe_write(cpu, seg, (ea + (unsigned)__builtin_ctz(left) * size) & ea_mask, size);
         if (rc)
             return rc;
     }
@@ -85,18 +73,16 @@ static enum x86_rc exec_maskmovdqu(struct x86_cpu *cpu, const struct x86_insn *i
                           sign_mask(cpu->fpu.xmm[in->r1], 16, 1));
 }
 
+/* The change to MMX state comes first: a fault does not undo it. */
 static enum x86_rc exec_maskmovq(struct x86_cpu *cpu, const struct x86_insn *in)
 {
     enum x86_rc rc = x86_need_mmx(cpu);
-    unsigned top = x86_fpu_top(cpu);
 
     if (rc)
         return rc;
-    rc = store_selected(cpu, in->seg, cpu->gpr[RDI] & address_mask(in), address_mask(in),
-                        cpu->fpu.st[(in->r0 - top) & 7], 1, sign_mask(cpu->fpu.st[(in->r1 - top) & 7], 8, 1));
-    if (!rc)
-        x86_mmx_enter(cpu);
-    return rc;
+    x86_mmx_enter(cpu);
+    return store_selected(cpu, in->seg, cpu->gpr[RDI] & address_mask(in), address_mask(in), cpu->fpu.st[in->r0], 1,
+                          sign_mask(cpu->fpu.st[in->r1], 8, 1));
 }
 
 x86_exec_fn *x86_select_maskmov(struct x86_insn *in, const struct x86_zydis *zydis)
@@ -188,14 +174,11 @@ static enum x86_rc exec_gather(struct x86_cpu *cpu, const struct x86_insn *in)
     get_ymm(cpu, in->r0, value);
     get_ymm(cpu, in->arg & GATHER_INDEX, indexes);
     selected = sign_mask(mask, count, size);
-    for (unsigned i = 0; i < count; i++)
-        memset(mask + i * size, selected >> i & 1 ? 0xff : 0, size);
     for (unsigned i = 0; i < count; i++) {
         uint64_t at = ea + ((uint64_t)gather_index(indexes, i, in->arg & GATHER_INDEX8) << in->scale);
 
-        if (!(selected >> i & 1))
-            continue;
-        rc = x86_read(cpu, in->seg, at & address_mask(in), value + i * size, size);
+        if (selected >> i & 1)
+            rc = x86_read(cpu, in->seg, at & address_mask(in), value + i * size, size);
         if (rc)
             break;
         memset(mask + i * size, 0, size);

@@ -5,9 +5,9 @@
  */
 #include <string.h>
 
-#include "x86/access.h"
 #include "x86/exec/fpu.h"
 #include "x86/exec/native_internal.h"
+#include "x86/exec/probe.h"
 #include "x86/exec/x87_env.h"
 #include "x86/zydis.h"
 
@@ -52,8 +52,9 @@ static enum x86_rc exec_x87(struct x86_cpu *cpu, const struct x86_insn *in)
     image.fip = image.fdp = 0;
     image.mxcsr = MXCSR_INIT;
     flags = stub->run(buffer, &image, (void *)(uintptr_t)(cpu->rflags & FLAGS_STATUS), NULL, NULL, NULL);
-    if ((stub->flags & STUB_STORE) && !store_suppressed(&image))
-        rc = x86_write(cpu, in->seg, ea, buffer, MIN(stub->memsize, sizeof(buffer)));
+    if (stub->flags & STUB_STORE)
+        rc = store_suppressed(&image) ? x86_probe_write(cpu, in->seg, ea, stub->memsize)
+                                      : x86_write(cpu, in->seg, ea, buffer, MIN(stub->memsize, sizeof(buffer)));
     if (rc)
         return rc;
     cpu->fpu.fsw = image.fsw;

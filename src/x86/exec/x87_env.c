@@ -1,8 +1,21 @@
-/* exec/x87_env.c: see x87_env.h. Knows struct x86_cpu only. */
+/* exec/x87_env.c: the environment (see x87_env.h) and the stack's top. Knows struct x86_cpu only. */
 #include <string.h>
 
 #include "x86/exec/fpu.h"
 #include "x86/exec/x87_env.h"
+
+void x86_fpu_set_top(struct x86_cpu *cpu, unsigned top)
+{
+    unsigned shift = (top - x86_fpu_top(cpu)) & 7;
+    uint8_t st[8][16];
+
+    if (!shift)
+        return;
+    memcpy(st, cpu->fpu.st, sizeof(st));
+    for (unsigned i = 0; i < 8; i++)
+        memcpy(cpu->fpu.st[i], st[(i + shift) & 7], sizeof(st[0]));
+    cpu->fpu.fsw = (uint16_t)((cpu->fpu.fsw & ~FSW_TOP) | top << FSW_TOP_SHIFT);
+}
 
 enum tag { TAG_VALID, TAG_ZERO, TAG_SPECIAL, TAG_EMPTY };
 
@@ -106,6 +119,7 @@ void x86_env_load(struct x86_cpu *cpu, unsigned opsize, const uint8_t env[X87_EN
         fpu->fip = (words[3] & 0xffff) | (opsize == 2 ? words[4] >> 12 : words[4] >> 12 & 0xffff) << 16;
         fpu->fdp = (words[5] & 0xffff) | (opsize == 2 ? words[6] >> 12 : words[6] >> 12 & 0xffff) << 16;
     }
+    x86_fpu_set_top(cpu, words[1] >> FSW_TOP_SHIFT & 7);
     fpu->fsw = (uint16_t)words[1];
     fpu->ftw = abridged_tags((uint16_t)words[2]);
     x86_fpu_set_control(fpu, (uint16_t)words[0]);

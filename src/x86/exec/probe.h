@@ -1,0 +1,27 @@
+/*
+ * exec/probe.h: may memory be written? For instructions that must know before they
+ * write, or that fault without writing.
+ */
+#ifndef X86_EXEC_PROBE_H
+#define X86_EXEC_PROBE_H
+
+#include "x86/access.h"
+
+/* X86_NEXT if size bytes (up to a page) at seg:offset can be written, else the fault that a write would take. */
+static inline enum x86_rc x86_probe_write(struct x86_cpu *cpu, unsigned seg, uint64_t offset, unsigned size)
+{
+    unsigned access = seg == SEG_SS ? ACCESS_WRITE | ACCESS_STACK : ACCESS_WRITE;
+    gva_t lin, last;
+    gpa_t gpa;
+    enum x86_rc rc = x86_linear(cpu, seg, offset, size, ACCESS_WRITE, &lin);
+
+    if (rc || x86_tlb_write(cpu, lin, size))
+        return rc;
+    last = (lin + size - 1) & cpu->lin_mask;
+    rc = x86_translate(cpu, lin, access, &gpa);
+    if (!rc && (last & PAGE_MASK) != (lin & PAGE_MASK))
+        rc = x86_translate(cpu, last & PAGE_MASK, access, &gpa);
+    return rc;
+}
+
+#endif
