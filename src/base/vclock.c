@@ -18,7 +18,7 @@
 
 typedef unsigned __int128 u128;
 
-/* A factor as mult / 2^shift, with mult's top bit set: the error of a product is below one unit. */
+/* A factor as mult / 2^shift, with mult's top bit set, rounded up: what is a whole number comes out as one. */
 struct scale {
     uint64_t mult;
     unsigned shift;
@@ -52,7 +52,7 @@ static struct scale scale_make(uint64_t num, uint64_t den)
         value <<= 1;
         scale.shift++;
     }
-    scale.mult = (uint64_t)(value / den);
+    scale.mult = (uint64_t)((value + den - 1) / den);
     return scale;
 }
 
@@ -236,9 +236,11 @@ uint64_t vclock_tsc_to_ns(const struct vclock *clock, uint64_t tsc)
 uint64_t vclock_ns_to_tsc(const struct vclock *clock, uint64_t ns)
 {
     uint64_t tsc = scale_apply(clock->to_tsc, ns);
-    int i;
+    int i; /* the two scales' rounding errors are a few ticks, and that only after a century */
 
-    for (i = 0; i < 2 && tsc != UINT64_MAX && vclock_tsc_to_ns(clock, tsc) < ns; i++)
+    for (i = 0; i < 8 && tsc && vclock_tsc_to_ns(clock, tsc - 1) >= ns; i++)
+        tsc--;
+    for (i = 0; i < 8 && tsc != UINT64_MAX && vclock_tsc_to_ns(clock, tsc) < ns; i++)
         tsc++;
     return tsc;
 }

@@ -40,10 +40,10 @@ struct console {
     uint8_t keys[TYPE_AHEAD];
 };
 
-static const char help[] = "\r\n"
-                           "Ctrl-A X       quit\r\n"
-                           "Ctrl-A H       this list\r\n"
-                           "Ctrl-A Ctrl-A  send Ctrl-A to the guest\r\n";
+static const char help[] = "\n"
+                           "Ctrl-A X       quit\n"
+                           "Ctrl-A H       this list\n"
+                           "Ctrl-A Ctrl-A  send Ctrl-A to the guest\n";
 
 /* --- the terminal ------------------------------------------------------------------------------- */
 
@@ -119,7 +119,7 @@ static int make_raw(int in, int out)
     registered = true;
     raw = terminal.saved;
     cfmakeraw(&raw);
-    raw.c_oflag |= OPOST; /* the monitor's own messages end in a bare newline */
+    raw.c_oflag |= OPOST | ONLCR; /* the monitor's own messages end in a bare newline */
     if (tcsetattr(in, TCSANOW, &raw) < 0)
         return -errno;
     atomic_store(&terminal.raw, true);
