@@ -122,7 +122,7 @@ static void compare_exception(struct report *r, const struct isa_insn *in, const
     if (got->vector == ISA_NO_VECTOR)
         say(r, "  no exception: %s\n", got->note);
     numbers(r, "vector", want->vector, got->vector);
-    if (want->vector == VEC_PF && want->cr2 >> 47) /* Linux hides what is mapped there */
+    if (want->vector == VEC_PF && want->cr2 >= 0x7ffffffff000) /* Linux hides what is mapped there */
         mask = ~PF_P;
     numbers(r, "error", want->error & mask, got->error & mask);
     if (!faulted_gather(in, want))

@@ -121,9 +121,10 @@ struct isa_state {
     char note[160]; /* what went wrong instead */
 };
 
-/* A random or corner state for the instruction; pokes memory operands into memory. */
+/* A random or corner state for the instruction; pokes memory operands into memory. extra: FLAG_TF, FLAG_AC, if some
+ * states may have them. */
 void isa_make_state(struct isa_state *state, struct isa_memory *memory, const struct isa_insn *in, struct isa_rng *rng,
-                    bool trap);
+                    uint64_t extra);
 /* Linear address of a memory operand in a state. */
 uint64_t isa_linear(const struct isa_insn *in, const struct isa_state *state, const ZydisDecodedOperand *op);
 void isa_fill_memory(struct isa_memory *memory, struct isa_rng *rng);

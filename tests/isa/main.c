@@ -24,10 +24,11 @@ static struct {
     uint64_t seed;
     unsigned count, shard, shards, show;
     const char *engine;
-    bool list, verbose, no_trap;
+    bool list, verbose;
+    uint64_t flags;
     regex_t form;
     bool form_given;
-} options = {.seed = 1, .count = 1000, .shards = 1, .show = 3, .engine = "interp"};
+} options = {.seed = 1, .count = 1000, .shards = 1, .show = 3, .engine = "interp", .flags = FLAG_TF | FLAG_AC};
 
 static struct isa_memory memory;
 
@@ -168,7 +169,7 @@ static bool run_form(struct isa_form *form, struct isa_target *native, struct is
                 return false;
             place_code(&in, native, target);
         }
-        isa_make_state(&before, &memory, &in, &rng, !options.no_trap && isa_chance(&rng, 10) && !delays_trap(&in));
+        isa_make_state(&before, &memory, &in, &rng, delays_trap(&in) ? options.flags & ~FLAG_TF : options.flags);
         run(native, &in, &before, &want);
         run(target, &in, &before, &got);
         result = isa_compare(&in, &before, &want, &got, native, target, text, sizeof(text));
@@ -277,15 +278,16 @@ static const char usage[] = "isa [options]: compares instructions on the host an
                             "  --shard I/N     the I-th (from 0) of N parts\n"
                             "  --show N        differences shown per form (3)\n"
                             "  --no-trap       without single-stepping\n"
+                            "  --no-align      without alignment checks\n"
                             "  --verbose       whole states, all that is not covered\n"
                             "  --list          print the forms\n";
 
 static bool parse(int argc, char **argv)
 {
     static const struct option longs[] = {
-        {"engine", 1, NULL, 'e'},  {"form", 1, NULL, 'f'}, {"count", 1, NULL, 'c'},   {"seed", 1, NULL, 's'},
-        {"shard", 1, NULL, 'p'},   {"show", 1, NULL, 'n'}, {"no-trap", 0, NULL, 't'}, {"list", 0, NULL, 'l'},
-        {"verbose", 0, NULL, 'v'}, {NULL, 0, NULL, 0},
+        {"engine", 1, NULL, 'e'}, {"form", 1, NULL, 'f'},    {"count", 1, NULL, 'c'},   {"seed", 1, NULL, 's'},
+        {"shard", 1, NULL, 'p'},  {"show", 1, NULL, 'n'},    {"no-trap", 0, NULL, 't'}, {"no-align", 0, NULL, 'a'},
+        {"list", 0, NULL, 'l'},   {"verbose", 0, NULL, 'v'}, {NULL, 0, NULL, 0},
     };
     int c;
 
@@ -313,7 +315,10 @@ static bool parse(int argc, char **argv)
             options.show = (unsigned)strtoul(optarg, NULL, 0);
             break;
         case 't':
-            options.no_trap = true;
+            options.flags &= ~(uint64_t)FLAG_TF;
+            break;
+        case 'a':
+            options.flags &= ~(uint64_t)FLAG_AC;
             break;
         case 'l':
             options.list = true;

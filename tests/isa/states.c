@@ -614,24 +614,24 @@ static void special_operands(struct builder *b)
     }
 }
 
-static void random_flags(struct builder *b, bool trap)
+static void random_flags(struct builder *b, uint64_t extra)
 {
     uint64_t status = isa_rand(b->rng) & FLAGS_STATUS;
     bool string = b->in->insn.meta.category == ZYDIS_CATEGORY_STRINGOP;
 
     b->state->rflags = status | FLAG_FIXED | FLAG_IF | (isa_chance(b->rng, string ? 30 : 8) ? FLAG_DF : 0) |
-                       (isa_chance(b->rng, 4) ? FLAG_AC : 0) | (trap ? FLAG_TF : 0);
+                       (isa_chance(b->rng, 4) ? FLAG_AC & extra : 0) | (isa_chance(b->rng, 10) ? FLAG_TF & extra : 0);
 }
 
 void isa_make_state(struct isa_state *state, struct isa_memory *memory, const struct isa_insn *in, struct isa_rng *rng,
-                    bool trap)
+                    uint64_t extra)
 {
     struct builder b = {.state = state, .memory = memory, .in = in, .rng = rng};
 
     memset(state, 0, sizeof(*state));
     isa_fill_fpu(&state->fpu, rng);
     random_registers(&b);
-    random_flags(&b, trap);
+    random_flags(&b, extra);
     state->rip = in->rip;
     aim_operands(&b);
     special_operands(&b);
