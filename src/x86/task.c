@@ -115,10 +115,9 @@ static gva_t tr_descriptor(const struct x86_cpu *cpu)
 
 /* All of the switch that the old task can fault in, and the memory it leaves behind. */
 static enum x86_rc leave_task(struct x86_cpu *cpu, const struct x86_descriptor *d, enum x86_task_cause cause,
-                              uint64_t rip)
+                              uint64_t rip, uint64_t rflags)
 {
     bool nested = cause == TASK_CALL || cause == TASK_INT, ret = cause == TASK_IRET;
-    uint64_t rflags = ret ? cpu->rflags & ~(uint64_t)FLAG_NT : cpu->rflags;
     uint16_t link = cpu->tr.selector;
     enum x86_rc rc;
 
@@ -128,7 +127,7 @@ static enum x86_rc leave_task(struct x86_cpu *cpu, const struct x86_descriptor *
     if (!rc && !ret)
         rc = check_writable(cpu, d->lin + 5);
     if (!rc)
-        rc = save_task(cpu, rip, rflags);
+        rc = save_task(cpu, rip, ret ? rflags & ~(uint64_t)FLAG_NT : rflags);
     if (!rc)
         rc = nested ? x86_system_write(cpu, (uint32_t)d->seg.base, &link, 2)
                     : x86_set_busy(cpu, tr_descriptor(cpu), false);
@@ -225,7 +224,7 @@ static enum x86_rc switch_task(struct x86_cpu *cpu, uint16_t selector, enum x86_
     if (!rc)
         rc = read_task(cpu, &d.seg, &task);
     if (!rc)
-        rc = leave_task(cpu, &d, cause, rip);
+        rc = leave_task(cpu, &d, cause, rip, delivery ? delivery->rflags : cpu->rflags);
     if (!rc)
         rc = enter_task(cpu, &d, cause, &task);
     if (!rc && delivery && delivery->has_error) {
