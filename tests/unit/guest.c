@@ -174,6 +174,8 @@ static void start(struct guest *g, uint16_t cs, uint16_t ss, gva_t sp)
     g->cpu.seg[SEG_FS] = g->cpu.seg[SEG_GS] = (struct x86_segment){0};
     g->cpu.tr = (struct x86_segment){TSS_AT, 0x87, TSS, ATTR_P | SYS_TSS_BUSY};
     poke(g, GDT_AT + TSS + 5, ATTR_P | SYS_TSS_BUSY, 1);
+    poke(g, TSS_AT + 0x66, 0x68, 2); /* I/O permission bitmap: none */
+    memset(g->ram + TSS_AT + 0x68, 0xff, 0x20);
     g->cpu.ldtr = (struct x86_segment){0};
     g->cpu.rip = CODE_AT;
     g->cpu.gpr[RSP] = sp;
@@ -201,8 +203,6 @@ void guest_protected(struct guest *g, unsigned cpl)
     poke(g, TSS_AT + 8, DATA0, 2);
     poke(g, TSS_AT + 12, STACK1, 4);
     poke(g, TSS_AT + 16, DATA1, 2);
-    poke(g, TSS_AT + 0x66, 0x68, 2);
-    memset(g->ram + TSS_AT + 0x68, 0xff, 0x20);
     start(g, cpl ? CODE3 : CODE0, cpl ? DATA3 : DATA0, cpl ? STACK3 : STACK0);
 }
 
