@@ -2,23 +2,22 @@
 # guest/mkguest.sh: makes the default guest: a Debian kernel and an initramfs of
 # busybox and our init. Called by "make guest".
 #
-#   build/guest/vmlinuz  build/guest/initrd.img  build/guest/VERSION
+#   guest/mkguest.sh [OUT [KERNEL]]  makes  OUT/vmlinuz  OUT/initrd.img  OUT/VERSION
+#
+# OUT is where the guest goes (build/guest), KERNEL the package to take the
+# kernel from (linux-image-cloud-amd64); an i386 kernel (linux-image-686-pae)
+# brings an i386 init and busybox along.
 #
 # The kernel's package is fetched with apt-get and unpacked into the build tree;
 # nothing is installed, and neither dpkg's architectures nor apt's lists change.
 #
-# Environment:
-#   KERNEL  package to take the kernel from (linux-image-cloud-amd64); an i386
-#           kernel (linux-image-686-pae) brings an i386 init and busybox along
-#   BUILD   build directory (build);  OUT  where the guest goes ($BUILD/guest)
-#   UPDATE  not empty: look for newer packages even if there are some already
-#   CC      C compiler (cc)
+# What is there and newer than the sources stays as it is. UPDATE=1 in the
+# environment looks for newer packages; CC names the C compiler (cc).
 set -eu
 
 here=$(cd "$(dirname "$0")" && pwd)
-KERNEL=${KERNEL:-linux-image-cloud-amd64}
-BUILD=${BUILD:-$here/../build}
-OUT=${OUT:-$BUILD/guest}
+OUT=${1:-$here/../build/guest}
+KERNEL=${2:-linux-image-cloud-amd64}
 CC=${CC:-cc}
 case $KERNEL in
 *-686 | *-686-pae | *-686-pae-* | *:i386) ARCH=i386 ;;
@@ -37,9 +36,19 @@ need() { command -v "$1" >/dev/null 2>&1 || fail "$1 is needed, but not installe
 need apt-get "the guest is made from Debian packages"
 need dpkg-deb "package dpkg"
 need "$CC" "package gcc"
-mkdir -p "$OUT" "$BUILD/apt" || fail "cannot write to $BUILD"
+mkdir -p "$OUT" "$OUT/../apt" 2>/dev/null || fail "cannot write to $OUT"
 OUT=$(cd "$OUT" && pwd)
-APT=$(cd "$BUILD/apt" && pwd)
+APT=$(cd "$OUT/../apt" && pwd)
+
+up_to_date() {
+    [ -z "${UPDATE:-}" ] && [ -s "$OUT/vmlinuz" ] && [ -s "$OUT/initrd.img" ] &&
+        grep -qx "asked-for $KERNEL" "$OUT/VERSION" 2>/dev/null &&
+        [ -z "$(find "$here" "$here/../src/backend/char/job_protocol.h" -newer "$OUT/VERSION" -name '*.[chs]*')" ]
+}
+if up_to_date; then
+    echo "guest: up to date: $OUT/vmlinuz, $OUT/initrd.img"
+    exit 0
+fi
 work=$(mktemp -d "$OUT/tmp.XXXXXX") || fail "cannot write to $OUT"
 trap 'rm -rf "$work"' EXIT
 trap 'exit 2' INT TERM HUP

@@ -326,7 +326,8 @@ static bool add_entry(struct area *area, const void *entry, size_t len)
 
 static struct header *write_madt(struct area *area, const struct boot_acpi_config *config)
 {
-    const struct madt_ioapic ioapic = {MADT_IOAPIC, sizeof(ioapic), 0, 0, (uint32_t)config->ioapic_base, 0};
+    const struct madt_ioapic ioapic = {
+        MADT_IOAPIC, sizeof(ioapic), (uint8_t)config->cpus, 0, (uint32_t)config->ioapic_base, 0};
     const struct madt_override overrides[] = {
         {MADT_OVERRIDE, sizeof(overrides[0]), 0, 0, 2, 0}, /* the PIT is on pin 2 */
         {MADT_OVERRIDE, sizeof(overrides[0]), 0, (uint8_t)config->sci_irq, config->sci_irq, MADT_LEVEL_ACTIVE_HIGH},
