@@ -10,28 +10,76 @@
 enum { STATUS_PASS, STATUS_FAIL, STATUS_SKIP };
 
 /* clang-format off */
-#define TESTS_BOTH(X)                   \
-    X(sensitive_sgdt, EXIT)             \
-    X(sensitive_sidt, EXIT)             \
-    X(sensitive_sldt, EXIT)             \
-    X(sensitive_str, EXIT)              \
-    X(sensitive_smsw, EXIT)             \
-    X(sensitive_pushf, EXIT)            \
-    X(sensitive_popf, EXIT)             \
-    X(sensitive_iret, EXIT)             \
-    X(sensitive_lar, EXIT)              \
-    X(sensitive_lsl, EXIT)              \
-    X(sensitive_verr, EXIT)             \
-    X(sensitive_verw, EXIT)             \
-    X(sensitive_push_segment, EXIT)     \
-    X(sensitive_mov_segment, EXIT)      \
-    X(sensitive_pop_segment, EXIT)      \
-    X(sensitive_far_call, EXIT)         \
-    X(sensitive_far_jump, EXIT)         \
-    X(sensitive_far_return, EXIT)       \
-    X(sensitive_int_n, EXIT)
-#define TESTS_LONG(X)
-#define TESTS_PROT(X)
+#define TESTS_BOTH(X)                 \
+    X(ad_4k, EXIT)                    \
+    X(ad_2m, EXIT)                    \
+    X(ad_read_then_write, EXIT)       \
+    X(ad_failing_write, EXIT)         \
+    X(ad_page_crossing, EXIT)         \
+    X(ad_delivery, EXIT)              \
+    X(paging_permissions, EXIT)       \
+    X(paging_upper_levels, EXIT)      \
+    X(paging_large_page_rights, EXIT) \
+    X(paging_wp, EXIT)                \
+    X(paging_nx, EXIT)                \
+    X(paging_smep, EXIT)              \
+    X(paging_smap, EXIT)              \
+    X(paging_stac_clac, EXIT)         \
+    X(paging_smap_implicit, EXIT)     \
+    X(paging_reserved_bits, EXIT)     \
+    X(paging_cross_page_data, EXIT)   \
+    X(paging_cross_page_write, EXIT)  \
+    X(paging_cross_page_fetch, EXIT)  \
+    X(rep_movs_to_unmapped, EXIT)     \
+    X(rep_movs_from_unmapped, EXIT)   \
+    X(rep_movs_element_across, EXIT)  \
+    X(rep_stos_to_unmapped, EXIT)     \
+    X(rep_stos_element_across, EXIT)  \
+    X(rep_stos_down, EXIT)            \
+    X(rep_cmps_to_unmapped, EXIT)     \
+    X(rep_scas_to_unmapped, EXIT)     \
+    X(rep_lods_to_unmapped, EXIT)     \
+    X(rep_count_zero, EXIT)           \
+    X(rep_read_only_page, EXIT)       \
+    X(sensitive_sgdt, EXIT)           \
+    X(sensitive_sidt, EXIT)           \
+    X(sensitive_sldt, EXIT)           \
+    X(sensitive_str, EXIT)            \
+    X(sensitive_smsw, EXIT)           \
+    X(sensitive_pushf, EXIT)          \
+    X(sensitive_popf, EXIT)           \
+    X(sensitive_iret, EXIT)           \
+    X(sensitive_lar, EXIT)            \
+    X(sensitive_lsl, EXIT)            \
+    X(sensitive_verr, EXIT)           \
+    X(sensitive_verw, EXIT)           \
+    X(sensitive_push_segment, EXIT)   \
+    X(sensitive_mov_segment, EXIT)    \
+    X(sensitive_pop_segment, EXIT)    \
+    X(sensitive_far_call, EXIT)       \
+    X(sensitive_far_jump, EXIT)       \
+    X(sensitive_far_return, EXIT)     \
+    X(sensitive_int_n, EXIT)          \
+    X(smc_current_instruction, EXIT)  \
+    X(smc_next_instruction, EXIT)     \
+    X(smc_next_after_jump, EXIT)      \
+    X(smc_loop_body, EXIT)            \
+    X(smc_block_end, EXIT)            \
+    X(smc_second_page, EXIT)          \
+    X(smc_second_page_self, EXIT)     \
+    X(smc_second_page_remapped, EXIT) \
+    X(smc_alias, EXIT)                \
+    X(smc_remap, EXIT)                \
+    X(smc_string, EXIT)               \
+    X(smc_store_kinds, EXIT)          \
+    X(smc_exception_frame, EXIT)      \
+    X(smc_data_beside_code, EXIT)
+#define TESTS_LONG(X) \
+    X(ad_1g, EXIT)
+#define TESTS_PROT(X)        \
+    X(ad_4k_of_32_bit, EXIT) \
+    X(ad_4m, EXIT)           \
+    X(ad_pse_off, EXIT)
 /* clang-format on */
 
 #ifdef __x86_64__

@@ -67,10 +67,13 @@ void page_init(void)
     levels = 4;
 }
 
-void user_init(void)
+void paging_64(void)
 {
-    for (word offset = 0; offset <= USER_DATA + PAGE - USER_CODE; offset += offset < 0x20000 ? 0x10000 : PAGE)
-        map(USER_CODE + offset, USER_CODE + offset, PTE_PWU);
+}
+
+void user_page(word va)
+{
+    map(va, va, PTE_PWU);
 }
 
 #else
@@ -81,15 +84,14 @@ void page_init(void)
 {
 }
 
-void paging_pae(void)
+void paging_64(void)
 {
     root = page_new();
     levels = 3;
     for (word va = 0; va < IDENTITY; va += LARGE)
         *entry(va, 2) = va | PTE_PW | PTE_PS;
-    for (word va = 0; va < 0xf0000000; va += 0x40000000)
-        entry(va, 2); /* all four PDPTEs: they are loaded with CR3 only */
-    entry(LAPIC_BASE, 2);
+    for (word i = 0; i < 4; i++)
+        entry(i << 30, 2); /* all four PDPTEs: they are loaded with CR3 only */
     write_cr4(read_cr4() | CR4_PAE);
     write_cr3((word)root);
     write_cr0(read_cr0() | CR0_PG);
@@ -129,18 +131,20 @@ void paging_off(void)
     root32 = NULL;
 }
 
-void user_init(void)
+void user_page(word va)
 {
-    for (word va = USER_CODE; va <= USER_DATA + PAGE; va += PAGE) {
-        if (va > USER_CODE && va < USER_STACK)
-            va = USER_STACK;
-        if (va > USER_STACK && va < USER_DATA)
-            va = USER_DATA;
-        if (root)
-            map(va, va, PTE_PWU);
-        else if (root32)
-            map32(va, va, (uint32_t)PTE_PWU);
-    }
+    if (root)
+        map(va, va, PTE_PWU);
+    else if (root32)
+        map32(va, va, (uint32_t)PTE_PWU);
 }
 
 #endif
+
+void user_init(void)
+{
+    static const word pages[] = {USER_CODE, USER_STACK, USER_DATA, USER_DATA + PAGE};
+
+    for (unsigned i = 0; i < sizeof pages / sizeof *pages; i++)
+        user_page(pages[i]);
+}

@@ -23,9 +23,12 @@ void unmap(word va);
 
 /* Makes user_context() work: USER_CODE, USER_STACK and USER_DATA are mapped to the same physical addresses. */
 void user_init(void);
+/* One more such page. */
+void user_page(word va);
+/* Paging with 64-bit entries, as entry() and map() want it: on in long, PAE in prot. */
+void paging_64(void);
 
 #ifndef __x86_64__
-void paging_pae(void); /* turns paging on, the first 32 MiB as they are */
 void paging_32(void);
 void paging_off(void);
 uint32_t *entry32(word va, unsigned level);
