@@ -5,8 +5,9 @@
  *
  * Left out, as processors differ and software cannot rely on it:
  * - the x87's last instruction and data pointers (FIP, FDP, FOP), also where
- *   FNSTENV, FNSAVE, FXSAVE and XSAVE write them;
- * - what a gather that faults has completed, and which element faulted first.
+ *   FNSTENV, FNSAVE, FXSAVE and XSAVE write them, and MXCSR_MASK;
+ * - which of several faults an instruction with several accesses meets first,
+ *   and what it has completed by then (latitudes[] below).
  */
 #include <stdarg.h>
 #include <stdio.h>
@@ -92,6 +93,80 @@ static void compare_fpu(struct report *r, const struct x86_fpu *a, const struct 
     }
 }
 
+/* --- what processors are free to do ------------------------------------------------------- */
+
+enum latitude {
+    ORDER = 1,   /* several accesses: any fault of them may come first */
+    PARTIAL = 2, /* registers and memory may have been changed before the fault */
+    MASKED = 4,  /* bytes that are masked off may fault or not */
+};
+
+static const struct {
+    uint16_t mnemonic;
+    uint8_t latitude;
+} latitudes[] = {
+    {ZYDIS_MNEMONIC_CMPSB, ORDER},
+    {ZYDIS_MNEMONIC_CMPSW, ORDER},
+    {ZYDIS_MNEMONIC_CMPSD, ORDER},
+    {ZYDIS_MNEMONIC_CMPSQ, ORDER},
+    {ZYDIS_MNEMONIC_ENTER, ORDER},
+    {ZYDIS_MNEMONIC_POPA, ORDER | PARTIAL},
+    {ZYDIS_MNEMONIC_POPAD, ORDER | PARTIAL},
+    {ZYDIS_MNEMONIC_IRET, ORDER},
+    {ZYDIS_MNEMONIC_IRETD, ORDER},
+    {ZYDIS_MNEMONIC_IRETQ, ORDER},
+    {ZYDIS_MNEMONIC_LDS, ORDER},
+    {ZYDIS_MNEMONIC_LES, ORDER},
+    {ZYDIS_MNEMONIC_LFS, ORDER},
+    {ZYDIS_MNEMONIC_LGS, ORDER},
+    {ZYDIS_MNEMONIC_LSS, ORDER},
+    {ZYDIS_MNEMONIC_FNSTENV, ORDER},
+    {ZYDIS_MNEMONIC_FNSAVE, ORDER},
+    {ZYDIS_MNEMONIC_FLDENV, ORDER},
+    {ZYDIS_MNEMONIC_FRSTOR, ORDER},
+    {ZYDIS_MNEMONIC_FXSAVE, ORDER},
+    {ZYDIS_MNEMONIC_FXSAVE64, ORDER},
+    {ZYDIS_MNEMONIC_FXRSTOR, ORDER},
+    {ZYDIS_MNEMONIC_FXRSTOR64, ORDER},
+    {ZYDIS_MNEMONIC_XSAVE, ORDER},
+    {ZYDIS_MNEMONIC_XSAVE64, ORDER},
+    {ZYDIS_MNEMONIC_XSAVEC, ORDER},
+    {ZYDIS_MNEMONIC_XSAVEC64, ORDER},
+    {ZYDIS_MNEMONIC_XSAVEOPT, ORDER},
+    {ZYDIS_MNEMONIC_XSAVEOPT64, ORDER},
+    {ZYDIS_MNEMONIC_XRSTOR, ORDER},
+    {ZYDIS_MNEMONIC_XRSTOR64, ORDER},
+    {ZYDIS_MNEMONIC_MASKMOVQ, MASKED},
+    {ZYDIS_MNEMONIC_MASKMOVDQU, MASKED},
+    {ZYDIS_MNEMONIC_VMASKMOVDQU, MASKED},
+};
+
+static unsigned latitude_of(const struct isa_insn *in)
+{
+    if (in->insn.meta.category == ZYDIS_CATEGORY_AVX2GATHER)
+        return ORDER | PARTIAL;
+    if (in->insn.meta.branch_type == ZYDIS_BRANCH_TYPE_FAR)
+        return ORDER;
+    for (unsigned i = 0; i < ARRAY_SIZE(latitudes); i++)
+        if (latitudes[i].mnemonic == in->insn.mnemonic)
+            return latitudes[i].latitude;
+    return 0;
+}
+
+static bool memory_fault(const struct isa_insn *in, const struct isa_state *after)
+{
+    static const uint32_t vectors =
+        1u << VEC_TS | 1u << VEC_NP | 1u << VEC_SS | 1u << VEC_GP | 1u << VEC_PF | 1u << VEC_AC;
+
+    return after->vector < 32 && (vectors >> after->vector & 1) && after->rip == in->rip;
+}
+
+/* A null selector's RPL is lost on the way back from the kernel: IRET to an outer ring clears it. */
+static uint16_t visible(uint16_t selector)
+{
+    return selector < 4 ? 0 : selector;
+}
+
 static void compare_registers(struct report *r, const struct isa_state *want, const struct isa_state *got,
                               uint64_t undefined)
 {
@@ -100,22 +175,20 @@ static void compare_registers(struct report *r, const struct isa_state *want, co
     static const char *const segments[6] = {"ES", "CS", "SS", "DS", "FS", "GS"};
 
     numbers(r, "RIP", want->rip, got->rip);
-    for (unsigned i = 0; i < 16; i++)
-        numbers(r, names[i], want->gpr[i], got->gpr[i]);
+    for (unsigned i = 0; i < 16; i++) {
+        /* After a switch to 32-bit code the upper halves are undefined. */
+        uint64_t mask = i == RSP && want->sel[SEG_CS] == 0x23 ? 0xffffffff : ~0ull;
+
+        numbers(r, names[i], want->gpr[i] & mask, got->gpr[i] & mask);
+    }
     numbers(r, "RFLAGS", want->rflags & ~undefined, got->rflags & ~undefined);
     numbers(r, "FS base", want->fs_base, got->fs_base);
     numbers(r, "GS base", want->gs_base, got->gs_base);
     for (unsigned i = 0; i < 6; i++)
-        numbers(r, segments[i], want->sel[i], got->sel[i]);
+        numbers(r, segments[i], visible(want->sel[i]), visible(got->sel[i]));
 }
 
-static bool faulted_gather(const struct isa_insn *in, const struct isa_state *want)
-{
-    return in->insn.meta.category == ZYDIS_CATEGORY_AVX2GATHER && want->rip == in->rip;
-}
-
-static void compare_exception(struct report *r, const struct isa_insn *in, const struct isa_state *want,
-                              const struct isa_state *got)
+static void compare_exception(struct report *r, const struct isa_state *want, const struct isa_state *got)
 {
     uint32_t mask = 0xffffffff;
 
@@ -125,21 +198,23 @@ static void compare_exception(struct report *r, const struct isa_insn *in, const
     if (want->vector == VEC_PF && want->cr2 >= 0x7ffffffff000) /* Linux hides what is mapped there */
         mask = ~PF_P;
     numbers(r, "error", want->error & mask, got->error & mask);
-    if (!faulted_gather(in, want))
-        numbers(r, "CR2", want->cr2, got->cr2);
+    numbers(r, "CR2", want->cr2, got->cr2);
 }
 
 /* --- memory ------------------------------------------------------------------------------- */
 
-/* The bytes of a stored x87 environment that are not compared: from, to. */
-static bool pointer_bytes(const struct isa_insn *in, unsigned *from, unsigned *to)
+struct range {
+    unsigned from, to;
+};
+
+/* The bytes of a stored x87 environment that are not compared. */
+static void pointer_bytes(const struct isa_insn *in, struct range ranges[2])
 {
     switch (in->insn.mnemonic) {
     case ZYDIS_MNEMONIC_FNSTENV:
     case ZYDIS_MNEMONIC_FNSAVE:
-        *from = in->op[0].size == 112 || in->op[0].size == 752 ? 6 : 12;
-        *to = *from == 6 ? 14 : 28;
-        return true;
+        ranges[0] = in->op[0].size == 112 || in->op[0].size == 752 ? (struct range){6, 14} : (struct range){12, 28};
+        break;
     case ZYDIS_MNEMONIC_FXSAVE:
     case ZYDIS_MNEMONIC_FXSAVE64:
     case ZYDIS_MNEMONIC_XSAVE:
@@ -148,11 +223,11 @@ static bool pointer_bytes(const struct isa_insn *in, unsigned *from, unsigned *t
     case ZYDIS_MNEMONIC_XSAVEC64:
     case ZYDIS_MNEMONIC_XSAVEOPT:
     case ZYDIS_MNEMONIC_XSAVEOPT64:
-        *from = 6;
-        *to = 24;
-        return true;
+        ranges[0] = (struct range){6, 24};
+        ranges[1] = (struct range){28, 32};
+        break;
     default:
-        return false;
+        break;
     }
 }
 
@@ -160,19 +235,17 @@ static bool pointer_bytes(const struct isa_insn *in, unsigned *from, unsigned *t
 static void level_pointers(const struct isa_insn *in, const struct isa_state *before, struct isa_target *native,
                            struct isa_target *target)
 {
-    unsigned from, to;
-    uint64_t lin;
+    struct range ranges[2] = {{0}};
 
-    if (!pointer_bytes(in, &from, &to))
-        return;
-    lin = isa_linear(in, before, &in->op[0]);
-    for (unsigned i = from; i < to; i++) {
-        int page = isa_page_of(lin + i);
-        unsigned at = (lin + i) & ~PAGE_MASK;
+    pointer_bytes(in, ranges);
+    for (unsigned n = 0; n < 2; n++)
+        for (unsigned i = ranges[n].from; i < ranges[n].to; i++) {
+            uint64_t lin = isa_linear(in, before, &in->op[0]) + i;
+            int page = isa_page_of(lin);
 
-        if (page >= ISA_CODE_PAGES)
-            target->page[page][at] = native->page[page][at];
-    }
+            if (page >= ISA_CODE_PAGES)
+                target->page[page][lin & ~PAGE_MASK] = native->page[page][lin & ~PAGE_MASK];
+        }
 }
 
 static uint64_t address_of_page(unsigned page)
@@ -211,14 +284,20 @@ int isa_compare(const struct isa_insn *in, const struct isa_state *before, const
 {
     struct report r = {.text = text, .size = size};
     uint64_t undefined = isa_undefined_flags(in, before);
+    unsigned latitude = latitude_of(in);
+    bool both_fault = memory_fault(in, want) && memory_fault(in, got);
 
     *text = 0;
-    compare_exception(&r, in, want, got);
-    compare_registers(&r, want, got, undefined);
-    if (!faulted_gather(in, want))
+    if ((latitude & MASKED) && (memory_fault(in, want) || memory_fault(in, got)))
+        return 1;
+    if (!(latitude & ORDER) || !both_fault)
+        compare_exception(&r, want, got);
+    if (!(latitude & PARTIAL) || !both_fault) {
+        compare_registers(&r, want, got, undefined);
         compare_fpu(&r, &want->fpu, &got->fpu);
-    level_pointers(in, before, native, target);
-    compare_memory(&r, native, target);
+        level_pointers(in, before, native, target);
+        compare_memory(&r, native, target);
+    }
     if (r.count)
         return want->vector == got->vector && want->rip == got->rip && isa_undefined_result(in, before) ? 1 : 2;
     return want->rflags != got->rflags;

@@ -42,6 +42,22 @@ static const ZydisDecoder *decoder_for(enum x86_mode mode)
     return &decoders[mode != MODE_LONG64];
 }
 
+/* With mod = 0, a SIB base of 5 is no register whatever REX.B says; Zydis 4.0 says R13D under an address-size prefix.
+ */
+static void correct_base(struct isa_insn *in)
+{
+    const ZydisDecodedInstruction *insn = &in->insn;
+
+    if (!(insn->attributes & ZYDIS_ATTRIB_HAS_SIB) || insn->raw.modrm.mod || insn->raw.sib.base != 5)
+        return;
+    for (unsigned i = 0; i < insn->operand_count; i++)
+        if (in->op[i].type == ZYDIS_OPERAND_TYPE_MEMORY && in->op[i].encoding == ZYDIS_OPERAND_ENCODING_MODRM_RM) {
+            in->op[i].mem.base = ZYDIS_REGISTER_NONE;
+            in->op[i].mem.disp.has_displacement = ZYAN_TRUE;
+            in->op[i].mem.disp.value = insn->raw.disp.value;
+        }
+}
+
 bool isa_decode(struct isa_insn *in, enum x86_mode mode, const uint8_t *bytes, unsigned size)
 {
     if (!ZYAN_SUCCESS(ZydisDecoderDecodeFull(decoder_for(mode), bytes, size, &in->insn, in->op)))
@@ -49,6 +65,7 @@ bool isa_decode(struct isa_insn *in, enum x86_mode mode, const uint8_t *bytes, u
     memmove(in->bytes, bytes, in->insn.length);
     in->length = in->insn.length;
     in->mode = mode;
+    correct_base(in);
     return true;
 }
 

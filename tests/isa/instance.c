@@ -108,7 +108,12 @@ static void put_vex(struct writer *w, const struct isa_form *form, struct isa_rn
                     : wide ? isa_pick(rng, 16)
                            : 8 | isa_pick(rng, 8);
     unsigned l = in->insn.raw.vex.L ^ isa_chance(rng, 20), vw = in->insn.raw.vex.W ^ isa_chance(rng, 20);
-    unsigned low = vvvv << 3 | l << 2 | in->insn.raw.vex.pp;
+    unsigned low;
+
+    /* In 32-bit code W is ignored, but for these, by vendor. */
+    if (!wide && (in->insn.mnemonic == ZYDIS_MNEMONIC_VPEXTRD || in->insn.mnemonic == ZYDIS_MNEMONIC_VPINSRD))
+        vw = 0;
+    low = vvvv << 3 | l << 2 | in->insn.raw.vex.pp;
 
     if (in->insn.raw.vex.m_mmmm == 1 && !vw && (rxb & 3) == 3 && isa_chance(rng, 70)) {
         put(w, 0xc5);

@@ -109,6 +109,7 @@ static const struct {
     {ZYDIS_MNEMONIC_SMSW, "UMIP: the host's kernel emulates it"},
     {ZYDIS_MNEMONIC_STR, "UMIP: the host's kernel emulates it"},
     {ZYDIS_MNEMONIC_INT1, "hypervisors that intercept #DB get its RIP wrong"},
+    {ZYDIS_MNEMONIC_SYSEXIT, "AMD's #UD in long mode, which hypervisors emulate"},
     {ZYDIS_MNEMONIC_RSM, "#UD but in SMM: hypervisors differ"},
 };
 
@@ -130,6 +131,8 @@ const char *isa_reason(const struct isa_insn *in)
 {
     if (!isa_offered(in))
         return "not offered in CPUID";
+    if (in->insn.mnemonic == ZYDIS_MNEMONIC_NOP && in->insn.opcode == 0x0d)
+        return "prefetch of a register: #UD or NOP, by vendor";
     for (unsigned i = 0; i < ARRAY_SIZE(reasons); i++)
         if (reasons[i].mnemonic == in->insn.mnemonic)
             return reasons[i].reason;
