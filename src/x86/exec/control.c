@@ -20,8 +20,7 @@ static enum x86_rc write_cr8(struct x86_cpu *cpu, uint64_t value)
 {
     if (value > 15)
         return x86_raise_gp(cpu, 0);
-    cpu->lapic.tpr = (uint32_t)value << 4;
-    x86_post_event(cpu, X86_EV_APIC);
+    x86_lapic_set_tpr(cpu, (uint8_t)(value << 4));
     return X86_NEXT;
 }
 
