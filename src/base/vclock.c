@@ -27,6 +27,7 @@ struct scale {
 struct vclock {
     uint64_t tsc_hz;
     bool manual;
+    int64_t wall_ns;
     struct scale to_ns, to_tsc;
 
     atomic_uint sequence; /* odd: being changed */
@@ -171,7 +172,13 @@ static struct vclock *clock_make(uint64_t tsc_hz, bool manual)
 
 struct vclock *vclock_new(void)
 {
-    return clock_make(host_tsc_hz(), false);
+    struct vclock *clock = clock_make(host_tsc_hz(), false);
+    struct timespec ts;
+
+    clock_gettime(CLOCK_REALTIME, &ts);
+    if (clock)
+        clock->wall_ns = (int64_t)ts.tv_sec * (int64_t)NS_PER_SECOND + ts.tv_nsec - (int64_t)vclock_ns(clock);
+    return clock;
 }
 
 struct vclock *vclock_new_manual(uint64_t tsc_hz)
@@ -185,6 +192,16 @@ void vclock_free(struct vclock *clock)
         return;
     pthread_mutex_destroy(&clock->writers);
     free(clock);
+}
+
+int64_t vclock_wall_ns(const struct vclock *clock)
+{
+    return clock->wall_ns;
+}
+
+void vclock_set_wall_ns(struct vclock *clock, int64_t ns)
+{
+    clock->wall_ns = ns;
 }
 
 /* --- reading ---------------------------------------------------------------------------- */

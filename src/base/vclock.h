@@ -15,7 +15,7 @@
 
 struct vclock;
 
-struct vclock *vclock_new(void);        /* running, at rate 1, from 0; NULL: no memory */
+struct vclock *vclock_new(void);                   /* running, at rate 1, from 0; NULL: no memory */
 struct vclock *vclock_new_manual(uint64_t tsc_hz); /* standing at 0 */
 void vclock_free(struct vclock *clock);
 
@@ -24,6 +24,11 @@ uint64_t vclock_tsc(const struct vclock *clock); /* guest TSC, ticks */
 uint64_t vclock_ns(const struct vclock *clock);  /* virtual nanoseconds since the start */
 uint64_t vclock_ns_to_tsc(const struct vclock *clock, uint64_t ns);
 uint64_t vclock_tsc_to_ns(const struct vclock *clock, uint64_t tsc);
+
+/* The wall clock (Unix time, ns) at which the virtual one showed 0: the host's when a running clock was made, 0 for a
+ * manual one until it is set. */
+int64_t vclock_wall_ns(const struct vclock *clock);
+void vclock_set_wall_ns(struct vclock *clock, int64_t ns); /* before vCPUs run */
 
 /* Host nanoseconds from now until the clock shows ns; 0 if it already does,
  * UINT64_MAX if it stands still. */

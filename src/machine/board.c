@@ -162,7 +162,7 @@ static int add_timers(struct board *board, struct error *err)
     struct machine *machine = board->machine;
     const uint64_t low = MIN(machine->config.memory, BOOT_MMIO_HOLE);
     const struct cmos_rtc_config rtc = {
-        .wall_ns = cmos_rtc_host_wall_ns(loop_clock(machine->config.loop)),
+        .wall_ns = vclock_wall_ns(loop_clock(machine->config.loop)),
         .memory_low = low,
         .memory_high = machine->config.memory - low,
     };

@@ -15,6 +15,7 @@
 #include "base/types.h"
 #include "x86/defs.h"
 #include "x86/lapic.h"
+#include "x86/random.h"
 
 /* A segment register with its hidden part. attr is laid out as VMX's access
  * rights: type 3:0, S 4, DPL 6:5, P 7, AVL 12, L 13, D/B 14, G 15. limit is in
@@ -105,6 +106,7 @@ struct x86_cpu {
     struct x86_fpu fpu;
     uint16_t fcs, fds; /* selectors of fpu.fip and fdp, for which the 64-bit image has no room */
     struct x86_lapic lapic;
+    struct x86_random random; /* behind RDRAND */
 
     uint8_t int_shadow; /* enum x86_shadow; holds for the next instruction only */
     bool nmi_masked;    /* an NMI is being handled */

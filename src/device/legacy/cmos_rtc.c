@@ -416,14 +416,6 @@ static void fill_checksum(struct cmos_rtc *rtc)
     put(rtc, 0x2f, 0x2e, sum);
 }
 
-int64_t cmos_rtc_host_wall_ns(const struct vclock *clock)
-{
-    struct timespec ts;
-
-    clock_gettime(CLOCK_REALTIME, &ts);
-    return (int64_t)ts.tv_sec * (int64_t)NS_PER_SEC + ts.tv_nsec - (int64_t)vclock_ns(clock);
-}
-
 static const struct bus_ops rtc_ops = {.read = rtc_read, .write = rtc_write, .max_size = 1};
 static const struct device_ports rtc_ports[] = {{"rtc", 0x70, 2, &rtc_ops}};
 

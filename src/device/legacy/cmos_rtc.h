@@ -17,9 +17,6 @@ struct cmos_rtc_config {
     uint64_t memory_low, memory_high; /* bytes of RAM below 4 GiB (from 0 on) and above */
 };
 
-/* The host's wall clock as it was when the virtual clock showed 0. */
-int64_t cmos_rtc_host_wall_ns(const struct vclock *clock);
-
 struct cmos_rtc *cmos_rtc_new(struct bus *bus, struct loop *loop, struct irq_line irq,
                               const struct cmos_rtc_config *config, struct error *err);
 void cmos_rtc_free(struct cmos_rtc *rtc);

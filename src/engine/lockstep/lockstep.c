@@ -44,8 +44,8 @@ struct engine_vcpu {
     _Atomic bool kicked;
     bool io_pending;
     uint64_t next_memory_check;
-    uint64_t path[CHUNK]; /* the follower's RIPs in this chunk */
-    unsigned path_length;
+    uint64_t chunk_rip; /* the leader's when the last comparison was made */
+    unsigned stride;    /* how the follower's steps vary: 1 to MAX_STRIDE instructions */
     struct x86_cpu *state[2];
 };
 
@@ -113,6 +113,8 @@ static int vm_create(struct engine_vm **result, const struct engine_config *conf
     lock_init(&vm->lock, LOCK_ENGINE);
     vm->guest_clock = config->clock;
     vm->clock = vclock_new_manual(vclock_tsc_hz(config->clock));
+    if (vm->clock)
+        vclock_set_wall_ns(vm->clock, vclock_wall_ns(config->clock));
     vm->leader.mem = config->mem;
     rc = vm->clock ? make_memory(vm, config->mem, err) : error_set(err, -ENOMEM, "lockstep: no memory");
     if (!rc)
@@ -213,13 +215,7 @@ static void __attribute__((format(printf, 2, 3))) fail(struct exit *exit, const 
     va_end(ap);
 }
 
-static void report_path(const struct engine_vcpu *vcpu)
-{
-    for (unsigned i = 0; i < vcpu->path_length; i++)
-        log_error("lockstep: follower at %#lx", vcpu->path[i]);
-}
-
-/* Equal states? If not: the differences, and the way that led there. */
+/* Equal states? If not: the differences, and where the last chunk began (what was equal then is in state[1]). */
 static bool compare(struct engine_vcpu *vcpu, struct exit *exit)
 {
     struct engine_vm *vm = vcpu->vm;
@@ -229,12 +225,12 @@ static bool compare(struct engine_vcpu *vcpu, struct exit *exit)
     vm->leader.ops->get_state(vm->leader.vcpu, vcpu->state[0]);
     vm->follower.ops->get_state(vm->follower.vcpu, vcpu->state[1]);
     if (compare_cpus(vcpu->state[0], vcpu->state[1], text, sizeof(text))) {
-        report_path(vcpu);
         log_error("lockstep: leader / follower: %s", text);
-        fail(exit, "lockstep: the engines differ after %lu instructions, within the last %u", retired(&vm->leader),
-             vcpu->path_length);
+        fail(exit, "lockstep: the engines differ after %lu instructions, in what began at rip %#lx",
+             retired(&vm->leader), vcpu->chunk_rip);
         return false;
     }
+    vcpu->chunk_rip = vcpu->state[0]->rip;
     if (retired(&vm->leader) < vcpu->next_memory_check)
         return true;
     vcpu->next_memory_check = retired(&vm->leader) + MEMORY_INTERVAL;
@@ -244,29 +240,26 @@ static bool compare(struct engine_vcpu *vcpu, struct exit *exit)
     return false;
 }
 
-/* The follower does what the leader did: count instructions, then the same exit. */
+/* The follower does what the leader did: count instructions, in other portions, then the same exit. */
 static bool follow(struct engine_vcpu *vcpu, uint64_t count, struct exit *exit)
 {
     struct side *leader = &vcpu->vm->leader, *follower = &vcpu->vm->follower;
     const uint64_t end = retired(follower) + count;
 
-    vcpu->path_length = 0;
     for (;;) {
-        bool done = retired(follower) >= end;
+        uint64_t left = end - retired(follower);
 
-        if (done && leader->exit.reason == EXIT_BUDGET)
+        if (!left && leader->exit.reason == EXIT_BUDGET)
             return true;
-        follower->ops->get_state(follower->vcpu, vcpu->state[1]);
-        if (vcpu->path_length < CHUNK)
-            vcpu->path[vcpu->path_length++] = vcpu->state[1]->rip;
-        follower->ops->run(follower->vcpu, &follower->exit, 1);
-        if (follower->exit.reason == EXIT_BUDGET && !done)
+        vcpu->stride = vcpu->stride % MAX_STRIDE + 1;
+        follower->ops->run(follower->vcpu, &follower->exit, left ? MIN(left, vcpu->stride) : 1);
+        if (follower->exit.reason == EXIT_BUDGET && left)
             continue;
         if (retired(follower) == end && same_exit(&leader->exit, &follower->exit))
             return true;
-        report_path(vcpu);
-        fail(exit, "lockstep: leader left with exit %d after %lu instructions, follower with %d after %lu",
-             leader->exit.reason, count, follower->exit.reason, count - (end - retired(follower)));
+        fail(exit,
+             "lockstep: leader left with exit %d after %lu instructions from rip %#lx, follower with %d after %lu",
+             leader->exit.reason, count, vcpu->chunk_rip, follower->exit.reason, count - (end - retired(follower)));
         return false;
     }
 }
@@ -367,7 +360,7 @@ static const struct counters *counters(struct engine_vcpu *vcpu)
 
 static const struct engine_ops engine_lockstep = {
     .name = "lockstep",
-    .summary = "two engines compared, instruction by instruction",
+    .summary = "two engines run side by side and compared",
     .probe = probe,
     .vm_create = vm_create,
     .vm_destroy = vm_destroy,

@@ -2,8 +2,8 @@
  * engine/lockstep/lockstep.h: two engines run the same guest side by side and
  * are compared: the second's difference from the first is a bug in one of them.
  *
- * The leader runs a few dozen instructions, the follower the same number one by
- * one, each in memory of its own; then all architectural state must be equal,
+ * The leader runs a few dozen instructions, the follower the same number a few at
+ * a time (often one), each in memory of its own; then all architectural state must be equal,
  * and from time to time all of RAM. Devices exist once: the leader's accesses
  * are served, the follower must ask for the same ones and gets the same answers.
  * Both see one clock, which stands still in between.

@@ -317,10 +317,7 @@ static uint64_t bus_ns(struct x86_cpu *cpu)
 
 static uint64_t bus_wall_ns(struct x86_cpu *cpu)
 {
-    struct timespec now;
-
-    clock_gettime(CLOCK_REALTIME, &now);
-    return (uint64_t)now.tv_sec * 1000000000 + (uint64_t)now.tv_nsec - bus_ns(cpu);
+    return (uint64_t)vclock_wall_ns(((struct soft_vcpu *)cpu)->vm->clock);
 }
 
 static void bus_send_ipi(struct x86_cpu *cpu, const struct x86_apic_message *message)
@@ -388,6 +385,7 @@ void soft_vcpu_init(struct soft_vcpu *vcpu, struct soft_vm *vm, unsigned id)
     vcpu->cpu.engine = vcpu;
     vcpu->cpu.id = id;
     x86_cpu_reset(&vcpu->cpu);
+    getentropy(vcpu->cpu.random.key, sizeof(vcpu->cpu.random.key));
     x86_tlb_init(&vcpu->cpu);
     x86_update_mode(&vcpu->cpu);
     vcpu->cpu.wait_for_sipi = id != 0;

@@ -2,9 +2,7 @@
  * x86/exec/misc.c: single flags, hints, fences, cache lines, random numbers,
  * undefined instructions.
  */
-#include <cpuid.h>
 #include <stdatomic.h>
-#include <sys/random.h>
 
 #include "x86/exec/integer.h"
 
@@ -85,25 +83,10 @@ x86_exec_fn *x86_select_clflush(struct x86_insn *in, const struct x86_zydis *zyd
 
 /* --- RDRAND, RDSEED -------------------------------------------------------------------------- */
 
-static bool host_rdrand(uint64_t *value)
-{
-    unsigned eax, ebx, ecx, edx;
-    bool ok = false;
-
-    if (!__get_cpuid(1, &eax, &ebx, &ecx, &edx) || !(ecx & bit_RDRND))
-        return false;
-    for (unsigned tries = 0; tries < 10 && !ok; tries++)
-        asm volatile("rdrand %0" : "=r"(*value), "=@ccc"(ok));
-    return ok;
-}
-
 static enum x86_rc random_number(struct x86_cpu *cpu, const struct x86_insn *in)
 {
-    uint64_t value = 0;
-    bool ok = host_rdrand(&value) || getrandom(&value, sizeof(value), GRND_NONBLOCK) == sizeof(value);
-
-    flags_assign(cpu, ok ? FLAG_CF : 0); /* CF = 0: none available now, and the register is cleared */
-    x86_set_gpr(cpu, in->r0, in->opsize, ok ? value : 0);
+    flags_assign(cpu, FLAG_CF); /* there is always one */
+    x86_set_gpr(cpu, in->r0, in->opsize, x86_random_next(&cpu->random));
     return X86_NEXT;
 }
 
