@@ -15,6 +15,7 @@
 
 #define CHUNK           48           /* instructions between two comparisons of processor state */
 #define MEMORY_INTERVAL 100000000ull /* instructions between two comparisons of memory */
+#define MAX_STRIDE      5
 #define MESSAGES        64
 
 static const struct engine_ops *leader_ops, *follower_ops;
