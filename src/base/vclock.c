@@ -67,10 +67,16 @@ static uint64_t scale_apply(struct scale scale, uint64_t value)
     return saturate(((u128)value * scale.mult) >> scale.shift);
 }
 
+/* Exactly between what comes before and after it: neither may another thread's reading lie in our future, nor a
+ * reading be taken after the sequence that goes with it. */
 static uint64_t host_tsc(void)
 {
-    _mm_lfence(); /* not before earlier loads: another thread's reading must not lie in our future */
-    return __rdtsc();
+    uint64_t tsc;
+
+    _mm_lfence();
+    tsc = __rdtsc();
+    _mm_lfence();
+    return tsc;
 }
 
 /* --- the host's TSC frequency ------------------------------------------------------- */
@@ -206,24 +212,26 @@ void vclock_set_wall_ns(struct vclock *clock, int64_t ns)
 
 /* --- reading ---------------------------------------------------------------------------- */
 
+static uint64_t guest_tsc(uint64_t host, uint64_t host_base, uint64_t tsc_base, uint64_t rate)
+{
+    if (!rate || host <= host_base) /* another core's TSC may be a little behind */
+        return tsc_base;
+    return tsc_base + (uint64_t)(((u128)(host - host_base) * rate) >> RATE_SHIFT);
+}
+
 static struct reading read_clock(const struct vclock *clock)
 {
     struct reading reading;
     unsigned sequence;
 
     do {
-        uint64_t host_base, tsc_base, host;
+        uint64_t host_base, tsc_base;
 
         sequence = atomic_load_explicit(&clock->sequence, memory_order_acquire);
         host_base = atomic_load_explicit(&clock->host_base, memory_order_relaxed);
         tsc_base = atomic_load_explicit(&clock->tsc_base, memory_order_relaxed);
         reading.rate = atomic_load_explicit(&clock->rate, memory_order_relaxed);
-        reading.tsc = tsc_base;
-        if (reading.rate) {
-            host = host_tsc();
-            if (host > host_base) /* another core's TSC may be a little behind */
-                reading.tsc += (uint64_t)(((u128)(host - host_base) * reading.rate) >> RATE_SHIFT);
-        }
+        reading.tsc = guest_tsc(reading.rate ? host_tsc() : 0, host_base, tsc_base, reading.rate);
         atomic_thread_fence(memory_order_acquire);
     } while ((sequence & 1) || sequence != atomic_load_explicit(&clock->sequence, memory_order_relaxed));
     return reading;
@@ -284,16 +292,21 @@ bool vclock_is_manual(const struct vclock *clock)
 
 /* --- changing ----------------------------------------------------------------------------- */
 
-/* Continues from the present reading (plus some ticks) at another rate. The caller holds writers. */
+/* Continues from the present reading (plus some ticks) at another rate. The reading is taken when the sequence is odd
+ * for all: nobody may get a later one at the old rate. The caller holds writers. */
 static void rebase(struct vclock *clock, uint64_t rate, uint64_t ticks)
 {
-    struct reading now = read_clock(clock);
     unsigned sequence = atomic_load_explicit(&clock->sequence, memory_order_relaxed);
+    uint64_t host_base = atomic_load_explicit(&clock->host_base, memory_order_relaxed);
+    uint64_t tsc_base = atomic_load_explicit(&clock->tsc_base, memory_order_relaxed);
+    uint64_t old_rate = atomic_load_explicit(&clock->rate, memory_order_relaxed), host;
 
     atomic_store_explicit(&clock->sequence, sequence + 1, memory_order_relaxed);
-    atomic_thread_fence(memory_order_release);
-    atomic_store_explicit(&clock->host_base, rate ? host_tsc() : 0, memory_order_relaxed);
-    atomic_store_explicit(&clock->tsc_base, now.tsc + ticks, memory_order_relaxed);
+    atomic_thread_fence(memory_order_seq_cst);
+    host = host_tsc();
+    tsc_base = guest_tsc(host, host_base, tsc_base, old_rate) + ticks;
+    atomic_store_explicit(&clock->tsc_base, tsc_base, memory_order_relaxed);
+    atomic_store_explicit(&clock->host_base, host, memory_order_relaxed);
     atomic_store_explicit(&clock->rate, rate, memory_order_relaxed);
     atomic_store_explicit(&clock->sequence, sequence + 2, memory_order_release);
 }
