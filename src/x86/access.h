@@ -14,7 +14,7 @@
 #include "x86/tlb.h"
 
 /* --- registers, by byte offset (struct x86_insn) ------------------------------ */
-#define X86_GPR8(cpu, off) (*((uint8_t *)(cpu) + (off)))
+#define X86_GPR8(cpu, off)  (*((uint8_t *)(cpu) + (off)))
 #define X86_GPR16(cpu, off) (*(uint16_t *)((uint8_t *)(cpu) + (off)))
 #define X86_GPR32(cpu, off) (*(uint32_t *)((uint8_t *)(cpu) + (off))) /* read; to write use x86_set_gpr */
 #define X86_GPR64(cpu, off) (*(uint64_t *)((uint8_t *)(cpu) + (off)))
@@ -66,8 +66,8 @@ static inline uint64_t x86_effective(const struct x86_cpu *cpu, const struct x86
 enum x86_rc x86_check_segment(struct x86_cpu *cpu, unsigned seg, uint64_t offset, unsigned size, unsigned access);
 
 /* The whole of segmentation: offset to linear. Does not check that the linear address is canonical: the MMU does. */
-static inline enum x86_rc x86_linear(struct x86_cpu *cpu, unsigned seg, uint64_t offset, unsigned size,
-                                     unsigned access, gva_t *lin)
+static inline enum x86_rc x86_linear(struct x86_cpu *cpu, unsigned seg, uint64_t offset, unsigned size, unsigned access,
+                                     gva_t *lin)
 {
     *lin = (cpu->seg_base[seg] + offset) & cpu->lin_mask;
     if (likely(cpu->seg_flat >> seg & 1))
@@ -96,6 +96,12 @@ static inline void *x86_tlb_write(const struct x86_cpu *cpu, gva_t lin, unsigned
     return NULL;
 }
 
+/* What the two below come to off the fast path: lin is where x86_linear() put offset. Here the end of a flat segment is
+ * looked at: an operand that reaches over 4 GiB. */
+enum x86_rc x86_read_slow(struct x86_cpu *cpu, unsigned seg, uint64_t offset, gva_t lin, void *data, unsigned size);
+enum x86_rc x86_write_slow(struct x86_cpu *cpu, unsigned seg, uint64_t offset, gva_t lin, const void *data,
+                           unsigned size);
+
 /* Reads or writes size bytes at seg:offset at the current privilege. All or nothing. */
 static inline enum x86_rc x86_read(struct x86_cpu *cpu, unsigned seg, uint64_t offset, void *data, unsigned size)
 {
@@ -110,11 +116,10 @@ static inline enum x86_rc x86_read(struct x86_cpu *cpu, unsigned seg, uint64_t o
         memcpy(data, host, size);
         return X86_NEXT;
     }
-    return x86_read_linear(cpu, lin, data, size, seg == SEG_SS ? ACCESS_READ | ACCESS_STACK : ACCESS_READ);
+    return x86_read_slow(cpu, seg, offset, lin, data, size);
 }
 
-static inline enum x86_rc x86_write(struct x86_cpu *cpu, unsigned seg, uint64_t offset, const void *data,
-                                    unsigned size)
+static inline enum x86_rc x86_write(struct x86_cpu *cpu, unsigned seg, uint64_t offset, const void *data, unsigned size)
 {
     gva_t lin;
     void *host;
@@ -127,7 +132,7 @@ static inline enum x86_rc x86_write(struct x86_cpu *cpu, unsigned seg, uint64_t 
         memcpy(host, data, size);
         return X86_NEXT;
     }
-    return x86_write_linear(cpu, lin, data, size, seg == SEG_SS ? ACCESS_WRITE | ACCESS_STACK : ACCESS_WRITE);
+    return x86_write_slow(cpu, seg, offset, lin, data, size);
 }
 
 /* One value of 1, 2, 4 or 8 bytes at a host address, aligned or not: a single host access when size is a constant. */
@@ -161,7 +166,7 @@ static inline __attribute__((always_inline)) enum x86_rc x86_load(struct x86_cpu
         *value = x86_host_get(host, size);
         return X86_NEXT;
     }
-    rc = x86_read_linear(cpu, lin, &slow, size, seg == SEG_SS ? ACCESS_READ | ACCESS_STACK : ACCESS_READ);
+    rc = x86_read_slow(cpu, seg, offset, lin, &slow, size);
     *value = slow;
     return rc;
 }
@@ -182,20 +187,18 @@ static inline __attribute__((always_inline)) enum x86_rc x86_store(struct x86_cp
         return X86_NEXT;
     }
     slow = value;
-    return x86_write_linear(cpu, lin, &slow, size, seg == SEG_SS ? ACCESS_WRITE | ACCESS_STACK : ACCESS_WRITE);
+    return x86_write_slow(cpu, seg, offset, lin, &slow, size);
 }
 
 /* The instruction's memory operand; size as above. */
-static inline __attribute__((always_inline)) enum x86_rc x86_read_operand(struct x86_cpu *cpu,
-                                                                          const struct x86_insn *in,
-                                                                          uint64_t *value, unsigned size)
+static inline __attribute__((always_inline)) enum x86_rc
+x86_read_operand(struct x86_cpu *cpu, const struct x86_insn *in, uint64_t *value, unsigned size)
 {
     return x86_load(cpu, in->seg, x86_effective(cpu, in), value, size);
 }
 
-static inline __attribute__((always_inline)) enum x86_rc x86_write_operand(struct x86_cpu *cpu,
-                                                                           const struct x86_insn *in,
-                                                                           uint64_t value, unsigned size)
+static inline __attribute__((always_inline)) enum x86_rc
+x86_write_operand(struct x86_cpu *cpu, const struct x86_insn *in, uint64_t value, unsigned size)
 {
     return x86_store(cpu, in->seg, x86_effective(cpu, in), value, size);
 }
@@ -205,13 +208,12 @@ static inline __attribute__((always_inline)) enum x86_rc x86_write_operand(struc
  * read-only page, breakpoint) the old value is in *value and the caller ends with x86_rmw_finish(). In both cases
  * every fault has been taken and write permission checked before the caller computes. */
 struct x86_rmw {
-    void *host;     /* not NULL: in place */
+    void *host; /* not NULL: in place */
     gva_t lin;
     uint64_t value; /* old value when host is NULL */
 };
 enum x86_rc x86_rmw_slow(struct x86_cpu *cpu, const struct x86_insn *in, struct x86_rmw *rmw, unsigned size);
-static inline __attribute__((always_inline)) enum x86_rc x86_rmw_begin(struct x86_cpu *cpu,
-                                                                       const struct x86_insn *in,
+static inline __attribute__((always_inline)) enum x86_rc x86_rmw_begin(struct x86_cpu *cpu, const struct x86_insn *in,
                                                                        struct x86_rmw *rmw, unsigned size)
 {
     enum x86_rc rc = x86_linear(cpu, in->seg, x86_effective(cpu, in), size, ACCESS_WRITE, &rmw->lin);
@@ -225,8 +227,8 @@ static inline __attribute__((always_inline)) enum x86_rc x86_rmw_begin(struct x8
 }
 /* Writes the new value where host is NULL. X86_NEXT; X86_EXIT: an MMIO write is wanted; X86_AGAIN: another processor
  * was faster. The caller returns anything but X86_NEXT as it is, having changed nothing. */
-enum x86_rc x86_rmw_finish(struct x86_cpu *cpu, const struct x86_insn *in, const struct x86_rmw *rmw,
-                           uint64_t value, unsigned size);
+enum x86_rc x86_rmw_finish(struct x86_cpu *cpu, const struct x86_insn *in, const struct x86_rmw *rmw, uint64_t value,
+                           unsigned size);
 
 /* Stack, at the current stack size; size 2, 4 or 8. Push writes memory before RSP changes; pop changes RSP after the
  * read. */

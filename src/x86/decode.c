@@ -124,15 +124,26 @@ static uint8_t log2_of(unsigned n)
     return n && !(n & (n - 1)) ? (uint8_t)__builtin_ctz(n) : 0;
 }
 
-static void fold_memory(struct x86_insn *in, const ZydisDecodedOperand *op, unsigned length)
+/* ModRM.mod = 0 with SIB.base = 5: a displacement, no base. Zydis 4.0.0 takes it for R13 if the address size is 32 bits
+ * and REX.B is set. */
+static bool absolute_sib(const ZydisDecodedInstruction *insn)
+{
+    return (insn->attributes & ZYDIS_ATTRIB_HAS_SIB) && !insn->raw.modrm.mod && insn->raw.sib.base == 5;
+}
+
+static void fold_memory(struct x86_insn *in, const ZydisDecodedOperand *op, const ZydisDecodedInstruction *insn)
 {
     in->seg = (uint8_t)(op->mem.segment - ZYDIS_REGISTER_ES);
     in->base = fold_address_register(op->mem.base);
     in->index = fold_address_register(op->mem.index);
     in->scale = op->mem.scale ? (uint8_t)__builtin_ctz(op->mem.scale) : 0;
     in->disp = op->mem.disp.has_displacement ? op->mem.disp.value : 0;
+    if (absolute_sib(insn)) {
+        in->base = X86_REG_ZERO * 8;
+        in->disp = insn->raw.disp.value;
+    }
     if (in->base == X86_REG_RIP * 8)
-        in->disp += length;
+        in->disp += insn->length;
     in->memsize = (uint16_t)(op->size / 8);
     in->memsize_log2 = log2_of(in->memsize);
 }
@@ -211,7 +222,7 @@ static void fold_operands(struct x86_insn *in, const struct x86_zydis *zydis)
             break;
         case ZYDIS_OPERAND_TYPE_MEMORY:
             kinds[i] = 'M';
-            fold_memory(in, op, zydis->insn.length);
+            fold_memory(in, op, &zydis->insn);
             break;
         case ZYDIS_OPERAND_TYPE_POINTER:
             kinds[i] = 'I';

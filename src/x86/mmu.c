@@ -159,11 +159,11 @@ static enum x86_rc prepare(struct x86_cpu *cpu, gva_t lin, unsigned size, unsign
         if ((rc = check_canonical(cpu, next, access)))
             return rc;
     }
+    if ((rc = check_alignment(cpu, lin, size, access))) /* before any page fault, as processors do */
+        return rc;
     if ((rc = translate(cpu, lin, access, &pieces->piece[0])))
         return rc;
-    if (first < size && (rc = translate(cpu, next, access, &pieces->piece[1])))
-        return rc;
-    return check_alignment(cpu, lin, size, access);
+    return first < size ? translate(cpu, next, access, &pieces->piece[1]) : X86_NEXT;
 }
 
 /* One piece that is not memory, in naturally aligned parts of up to 8 bytes. */

@@ -4,6 +4,7 @@
  * guest's is.
  */
 #include "x86/exec/integer.h"
+#include "x86/zydis.h"
 
 /* --- XCHG: with memory always locked --------------------------------------------------- */
 
@@ -40,6 +41,18 @@ x86_exec_fn *x86_select_xchg(struct x86_insn *in, const struct x86_zydis *zydis)
     static by_size rr = BY_SIZE(xchg_rr), mr = BY_SIZE(xchg_mr);
 
     return pick_size(in->shape == SHAPE_RR ? rr : mr, in->w0);
+}
+
+/* F3 90 with REX.B is no PAUSE: XCHG R8, rAX with a prefix that means nothing. */
+x86_exec_fn *x86_select_pause(struct x86_insn *in, const struct x86_zydis *zydis)
+{
+    if (!zydis->insn.raw.rex.B)
+        return x86_select_nop(in, zydis);
+    in->shape = SHAPE_RR;
+    in->r0 = R8 * 8;
+    in->r1 = RAX * 8;
+    in->w0 = in->w1 = in->opsize;
+    return x86_select_xchg(in, zydis);
 }
 
 /* --- XADD ---------------------------------------------------------------------------------- */

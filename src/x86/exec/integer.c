@@ -144,7 +144,7 @@ const struct x86_op x86_ops_integer[] = {
     OP(STD, NONE, FLAG_OP_STD, flag),
 
     OP(NOP, NONE, 0, nop),
-    OP(PAUSE, NONE, 0, nop),
+    OP(PAUSE, NONE, 0, pause),
     OP(ENDBR32, NONE, 0, nop),
     OP(ENDBR64, NONE, 0, nop),
     OP(PREFETCH, PREFETCHW, 0, nop),

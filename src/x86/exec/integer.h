@@ -63,7 +63,8 @@ enum bmi_op {
 x86_select_fn x86_select_bmi;
 
 /* atomic.c */
-x86_select_fn x86_select_xchg, x86_select_xadd, x86_select_cmpxchg, x86_select_cmpxchg8b, x86_select_cmpxchg16b;
+x86_select_fn x86_select_xchg, x86_select_pause, x86_select_xadd, x86_select_cmpxchg, x86_select_cmpxchg8b,
+    x86_select_cmpxchg16b;
 
 /* bcd.c */
 enum bcd_op { BCD_AAA, BCD_AAS, BCD_AAM, BCD_AAD, BCD_DAA, BCD_DAS, BCD_SALC, BCD_OPS };

@@ -5,6 +5,8 @@
 #include <stdatomic.h>
 
 #include "x86/exec/integer.h"
+#include "x86/exec/system.h"
+#include "x86/zydis.h"
 
 /* --- flags ------------------------------------------------------------------------------ */
 
@@ -48,9 +50,17 @@ static enum x86_rc nop(struct x86_cpu *cpu, const struct x86_insn *in)
     return X86_NEXT;
 }
 
+/* 0F 0D with a register: a prefetch of nothing to AMD, a reserved NOP to Intel. */
+static enum x86_rc prefetch_register(struct x86_cpu *cpu, const struct x86_insn *in)
+{
+    return x86_vendor_intel(cpu) ? X86_NEXT : x86_raise(cpu, VEC_UD);
+}
+
 x86_exec_fn *x86_select_nop(struct x86_insn *in, const struct x86_zydis *zydis)
 {
-    return nop;
+    bool prefetch = zydis->insn.opcode_map == ZYDIS_OPCODE_MAP_0F && zydis->insn.opcode == 0x0d;
+
+    return prefetch && in->shape != SHAPE_M && in->shape != SHAPE_MR ? prefetch_register : nop;
 }
 
 static enum x86_rc fence(struct x86_cpu *cpu, const struct x86_insn *in)

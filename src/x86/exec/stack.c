@@ -131,21 +131,21 @@ static enum x86_rc pusha(struct x86_cpu *cpu, const struct x86_insn *in)
     return X86_NEXT;
 }
 
+/* As on processors, registers popped before a fault keep their new values; ESP is back. */
 static enum x86_rc popa(struct x86_cpu *cpu, const struct x86_insn *in)
 {
-    uint64_t rsp = cpu->gpr[RSP], value[8];
+    uint64_t rsp = cpu->gpr[RSP], value;
 
     for (int reg = RDI; reg >= RAX; reg--) {
-        enum x86_rc rc = x86_pop(cpu, &value[reg], in->opsize);
+        enum x86_rc rc = x86_pop(cpu, &value, in->opsize);
 
         if (rc) {
             cpu->gpr[RSP] = rsp;
             return rc;
         }
-    }
-    for (unsigned reg = RAX; reg <= RDI; reg++)
         if (reg != RSP)
-            x86_set_gpr(cpu, reg * 8, in->opsize, value[reg]);
+            x86_set_gpr(cpu, (unsigned)reg * 8, in->opsize, value);
+    }
     return X86_NEXT;
 }
 
@@ -190,12 +190,10 @@ static enum x86_rc enter_display(struct x86_cpu *cpu, unsigned size, unsigned le
 static enum x86_rc enter_probe(struct x86_cpu *cpu, unsigned size)
 {
     gva_t lin;
-    gpa_t gpa;
+    void *host;
     enum x86_rc rc = x86_linear(cpu, SEG_SS, stack_wrap(cpu, cpu->gpr[RSP]), size, ACCESS_WRITE, &lin);
 
-    if (rc || x86_tlb_write(cpu, lin, 1))
-        return rc;
-    return x86_translate(cpu, lin, ACCESS_WRITE | ACCESS_STACK, &gpa);
+    return rc ? rc : x86_rmw_pointer(cpu, lin, size, ACCESS_WRITE | ACCESS_STACK, &host);
 }
 
 static enum x86_rc enter(struct x86_cpu *cpu, const struct x86_insn *in)

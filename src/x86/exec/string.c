@@ -16,6 +16,16 @@
 /* Iterations off the fast path in one call: interrupts wait so long. */
 #define SLOW_RUN 64
 
+static inline __attribute__((always_inline)) bool uses_source(enum string_op op)
+{
+    return op == STRING_MOVS || op == STRING_CMPS || op == STRING_LODS;
+}
+
+static inline __attribute__((always_inline)) bool uses_destination(enum string_op op)
+{
+    return op != STRING_LODS;
+}
+
 /* --- one iteration: reads, writes, flags; no registers but the accumulator's -------- */
 
 #define COMPARE(op, n, T, s)                                                                                           \
@@ -42,7 +52,8 @@ static inline __attribute__((always_inline)) enum x86_rc step(struct x86_cpu *cp
     uint64_t a = GET(RAX * 8, n), b = 0;
     enum x86_rc rc;
 
-    if (op == STRING_MOVS || op == STRING_CMPS || op == STRING_LODS) {
+    /* CMPS reads ES:DI first; REPE CMPSB, on AMD's processors, last. */
+    if (op == STRING_CMPS && n == 1 && (in->flags & INSN_REP)) {
         rc = x86_load(cpu, in->seg, si, &a, n);
         if (unlikely(rc))
             return rc;
@@ -51,8 +62,14 @@ static inline __attribute__((always_inline)) enum x86_rc step(struct x86_cpu *cp
         rc = x86_load(cpu, SEG_ES, di, &b, n);
         if (unlikely(rc))
             return rc;
-        flags_set(cpu, compare(a, b, n));
     }
+    if (uses_source(op)) {
+        rc = x86_load(cpu, in->seg, si, &a, n);
+        if (unlikely(rc))
+            return rc;
+    }
+    if (op == STRING_CMPS || op == STRING_SCAS)
+        flags_set(cpu, compare(a, b, n));
     if (op == STRING_MOVS || op == STRING_STOS) {
         rc = x86_store(cpu, SEG_ES, di, a, n);
         if (unlikely(rc))
@@ -64,16 +81,6 @@ static inline __attribute__((always_inline)) enum x86_rc step(struct x86_cpu *cp
 }
 
 /* --- runs of iterations -------------------------------------------------------------- */
-
-static inline __attribute__((always_inline)) bool uses_source(enum string_op op)
-{
-    return op == STRING_MOVS || op == STRING_CMPS || op == STRING_LODS;
-}
-
-static inline __attribute__((always_inline)) bool uses_destination(enum string_op op)
-{
-    return op != STRING_LODS;
-}
 
 /* How many elements of n bytes from offset on, of count, lie whole in its page and below the wrap of addresses. */
 static uint64_t run_length(const struct x86_cpu *cpu, const struct x86_insn *in, unsigned seg, uint64_t offset,

@@ -51,9 +51,9 @@ static enum x86_rc string_io(struct x86_cpu *cpu, const struct x86_insn *in)
     unsigned pointer = in->arg == STRING_INS ? RDI : RSI;
     enum x86_rc rc;
 
-    if (!count)
+    rc = x86_check_port(cpu, X86_GPR16(cpu, RDX * 8), in->opsize); /* even with a count of 0 */
+    if (!rc && !count)
         return X86_NEXT;
-    rc = x86_check_port(cpu, X86_GPR16(cpu, RDX * 8), in->opsize);
     if (!rc)
         rc = in->arg == STRING_INS ? ins(cpu, in) : outs(cpu, in);
     if (rc)
