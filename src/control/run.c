@@ -14,10 +14,10 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "backend/char/backends.h"
 #include "base/log.h"
 #include "base/loop.h"
 #include "control/guest.h"
+#include "control/streams.h"
 #include "machine/machine.h"
 
 /* What a run is made of; everything here is freed by release(). */
@@ -27,7 +27,8 @@ struct session {
     char cmdline[4096];
     struct vclock *clock;
     struct loop *loop;
-    struct chardev *serial[2];
+    struct streams streams;
+    bool streams_open;
     struct machine *machine;
     int trace_fd;
 };
@@ -72,8 +73,9 @@ static int choose_guest(struct session *session, struct machine_config *machine,
         if (!config->initrd)
             machine->initrd = session->guest.initrd;
     }
-    n = snprintf(session->cmdline, sizeof(session->cmdline), "%s%s%s", config->kernel ? "" : GUEST_CMDLINE,
-                 config->kernel || !config->append ? "" : " ", config->append ? config->append : "");
+    n = snprintf(session->cmdline, sizeof(session->cmdline), "%s%s%s%s", config->kernel ? "" : GUEST_CMDLINE,
+                 config->kernel ? "" : session->streams.words, config->kernel || !config->append ? "" : " ",
+                 config->append ? config->append : "");
     if (n >= (int)sizeof(session->cmdline))
         return error_set(err, -E2BIG, "--append: the kernel's command line is longer than %zu bytes",
                          sizeof(session->cmdline) - 1);
@@ -95,38 +97,55 @@ static int open_trace(struct session *session, struct error *err)
     return 0;
 }
 
+/* The user ends it: Ctrl-A X (no signal), or there is nobody left to read what the guest says. */
+static void on_end(void *opaque, int signal_number)
+{
+    struct session *session = opaque;
+
+    end_signal = signal_number;
+    machine_stop(session->machine);
+}
+
 static int prepare(struct session *session, struct error *err)
 {
     struct machine_config machine = {
-        .engine = session->config->engine,
         .memory = session->config->memory,
         .cpus = 1,
     };
-    int rc = choose_guest(session, &machine, err);
+    char engine_line[256];
+    int rc;
 
-    if (!rc)
-        rc = open_trace(session, err);
-    if (rc)
-        return rc;
+    if (session->config->kernel && (session->config->command || session->config->demo))
+        return error_set(err, -EINVAL, "a command after `--`, or --demo, is for the default guest: leave out --kernel");
     session->clock = vclock_new();
     session->loop = session->clock ? loop_new(session->clock) : NULL;
     if (!session->loop)
         return error_set(err, -errno, "event loop: %s", strerror(errno));
-    session->serial[0] = chardev_fd_new(session->loop, STDIN_FILENO, STDOUT_FILENO, err);
-    if (!session->serial[0])
-        return -ENOMEM;
-    machine.serial[0] = session->serial[0];
+    rc = machine_choose_engine(session->config->engine, &machine.engine, engine_line, sizeof(engine_line), err);
+    if (!rc)
+        rc = open_trace(session, err);
+    if (!rc) {
+        log_info("%s", engine_line); /* before the terminal is raw */
+        session->streams_open = true;
+        rc = streams_open(&session->streams, session->config, session->loop, on_end, session, err);
+    }
+    if (!rc)
+        rc = choose_guest(session, &machine, err);
+    if (rc)
+        return rc;
+    memcpy(machine.serial, session->streams.serial, sizeof(machine.serial));
     machine.loop = session->loop;
     session->machine = machine_new(&machine, err);
     return session->machine ? 0 : -EINVAL;
 }
 
+/* The devices let go of the streams first; with these closed the terminal is the user's again. */
 static void release(struct session *session)
 {
     atomic_store(&stoppable, NULL);
     machine_free(session->machine);
-    for (unsigned i = 0; i < ARRAY_SIZE(session->serial); i++)
-        chardev_free(session->serial[i]);
+    if (session->streams_open)
+        streams_close(&session->streams);
     if (session->loop)
         loop_free(session->loop);
     if (session->clock)
@@ -143,16 +162,13 @@ static double seconds(clockid_t clock)
     return (double)ts.tv_sec + (double)ts.tv_nsec / 1e9;
 }
 
-static void print_stats(const struct machine *machine, double elapsed, double cpu)
+static void print_stats(const struct counters *sum, double elapsed, double cpu)
 {
-    struct counters sum;
-
-    machine_counters(machine, &sum);
-#define X(name, help) fprintf(stderr, "%16" PRIu64 "  %s\n", sum.name, help);
+#define X(name, help) fprintf(stderr, "%16" PRIu64 "  %s\n", sum->name, help);
     COUNTER_LIST(X)
 #undef X
     fprintf(stderr, "%16.2f  seconds, %.2f of them on a processor: %.1f MIPS while it ran\n", elapsed, cpu,
-            cpu > 0 ? (double)sum.instructions / cpu / 1e6 : 0);
+            cpu > 0 ? (double)sum->instructions / cpu / 1e6 : 0);
 }
 
 static int exit_status(const struct machine_result *result)
@@ -180,17 +196,17 @@ int control_run(const struct config *config)
 {
     struct session session = {.config = config, .trace_fd = -1};
     struct machine_result result;
+    struct counters sum;
     struct error err;
     double elapsed, cpu;
     int status;
 
     catch_signals();
     if (prepare(&session, &err)) {
-        log_error("%s", err.message);
         release(&session);
+        log_error("%s", err.message);
         return STATUS_USAGE;
     }
-    log_info("%s", machine_engine_line(session.machine));
     atomic_store(&stoppable, session.machine);
     if (end_signal)
         machine_stop(session.machine);
@@ -199,9 +215,10 @@ int control_run(const struct config *config)
     machine_run(session.machine, &result);
     elapsed = seconds(CLOCK_MONOTONIC) - elapsed;
     cpu = seconds(CLOCK_PROCESS_CPUTIME_ID) - cpu;
+    machine_counters(session.machine, &sum);
+    release(&session);
     status = exit_status(&result);
     if (config->stats)
-        print_stats(session.machine, elapsed, cpu);
-    release(&session);
+        print_stats(&sum, elapsed, cpu);
     return status;
 }

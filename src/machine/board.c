@@ -69,23 +69,22 @@ static const struct engine_ops *find_lockstep(const char *name)
     return leader && follower ? lockstep_engine(leader, follower) : NULL;
 }
 
-const struct engine_ops *board_engine(const char *name, char *why, size_t size, struct error *err)
+int machine_choose_engine(const char *name, const struct engine_ops **engine, char *why, size_t size, struct error *err)
 {
-    const struct engine_ops *engine;
+    int rc;
 
     if (!strcmp(name, "auto")) {
+        *engine = &engine_interp;
         snprintf(why, size, "engine interp (%s; auto: the only one in this version)", engine_interp.summary);
-        return &engine_interp;
+        return 0;
     }
-    engine = strncmp(name, "lockstep", 8) ? find_engine(name, strlen(name)) : find_lockstep(name);
-    if (!engine) {
-        error_set(err, -EINVAL, "--engine: there is no '%s'; there are auto, interp and lockstep", name);
-        return NULL;
-    }
-    if (engine->probe(err))
-        return NULL;
-    snprintf(why, size, "engine %s (%s; asked for)", engine->name, engine->summary);
-    return engine;
+    *engine = strncmp(name, "lockstep", 8) ? find_engine(name, strlen(name)) : find_lockstep(name);
+    if (!*engine)
+        return error_set(err, -EINVAL, "--engine: there is no '%s'; there are auto, interp and lockstep", name);
+    rc = (*engine)->probe(err);
+    if (!rc)
+        snprintf(why, size, "engine %s (%s; asked for)", (*engine)->name, (*engine)->summary);
+    return rc;
 }
 
 /* --- wires ---------------------------------------------------------------------------- */

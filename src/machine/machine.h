@@ -12,7 +12,7 @@
 struct machine;
 
 struct machine_config {
-    const char *engine; /* "auto" or a name */
+    const struct engine_ops *engine;
     const char *kernel, *initrd, *cmdline;
     uint64_t memory; /* bytes */
     unsigned cpus;
@@ -36,11 +36,14 @@ struct machine_result {
     char text[2048]; /* MACHINE_SHUTDOWN, MACHINE_ERROR: for the user; may have several lines */
 };
 
-/* -EINVAL and so on with one line for the user. */
+/* The engine of that name ("auto": the fastest that works here), and why in one line for the user. -EINVAL: there is
+ * none of that name; else why it cannot work here. */
+int machine_choose_engine(const char *name, const struct engine_ops **engine, char *why, size_t size,
+                          struct error *err);
+
+/* NULL with one line for the user. */
 struct machine *machine_new(const struct machine_config *config, struct error *err);
 void machine_free(struct machine *machine);
-/* Which engine and why: "interp: asked for by --engine". */
-const char *machine_engine_line(const struct machine *machine);
 /* Runs to the end: starts the vCPU threads and runs the loop in this one. */
 void machine_run(struct machine *machine, struct machine_result *result);
 void machine_stop(struct machine *machine); /* any thread, async-signal-safe */

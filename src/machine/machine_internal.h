@@ -28,7 +28,6 @@ struct vcpu {
 struct machine {
     struct machine_config config;
     const struct engine_ops *engine;
-    char engine_line[256];
     struct engine_vm *vm;
     struct mem *mem;
     struct bus *bus;
@@ -44,7 +43,6 @@ struct machine {
 void machine_end(struct machine *machine, enum machine_end end, int code, const char *text);
 
 /* board.c */
-const struct engine_ops *board_engine(const char *name, char *why, size_t size, struct error *err);
 struct board *board_new(struct machine *machine, struct error *err);
 void board_free(struct board *board);
 gpa_t board_rsdp(const struct board *board);

@@ -78,9 +78,7 @@ struct machine *machine_new(const struct machine_config *config, struct error *e
     }
     machine->config = *config;
     lock_init(&machine->lock, LOCK_VM);
-    machine->engine = board_engine(config->engine, machine->engine_line, sizeof(machine->engine_line), err);
-    if (!machine->engine)
-        goto fail;
+    machine->engine = config->engine;
     machine->mem = mem_new();
     machine->bus = bus_new();
     if (!machine->mem || !machine->bus) {
@@ -121,11 +119,6 @@ void machine_free(struct machine *machine)
     mem_free(machine->mem);
     lock_destroy(&machine->lock);
     free(machine);
-}
-
-const char *machine_engine_line(const struct machine *machine)
-{
-    return machine->engine_line;
 }
 
 void machine_end(struct machine *machine, enum machine_end end, int code, const char *text)
