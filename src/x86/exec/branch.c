@@ -264,25 +264,22 @@ x86_exec_fn *x86_select_loop(struct x86_insn *in, const struct x86_zydis *zydis)
 
 /* --- BOUND -------------------------------------------------------------------------------- */
 
-static enum x86_rc bound2(struct x86_cpu *cpu, const struct x86_insn *in)
-{
-    int16_t index = (int16_t)GET(in->r0, 2), bounds[2];
-    enum x86_rc rc = x86_read(cpu, in->seg, x86_effective(cpu, in), bounds, sizeof(bounds));
-
-    if (rc)
-        return rc;
-    return index < bounds[0] || index > bounds[1] ? x86_raise(cpu, VEC_BR) : X86_NEXT;
-}
-
-static enum x86_rc bound4(struct x86_cpu *cpu, const struct x86_insn *in)
-{
-    int32_t index = (int32_t)GET(in->r0, 4), bounds[2];
-    enum x86_rc rc = x86_read(cpu, in->seg, x86_effective(cpu, in), bounds, sizeof(bounds));
-
-    if (rc)
-        return rc;
-    return index < bounds[0] || index > bounds[1] ? x86_raise(cpu, VEC_BR) : X86_NEXT;
-}
+/* Two bounds side by side, each read on its own: they need to be aligned only as one of them. */
+#define BOUND_HANDLER(n, T)                                                                                            \
+    static enum x86_rc bound##n(struct x86_cpu *cpu, const struct x86_insn *in)                                        \
+    {                                                                                                                  \
+        struct x86_insn upper_in = *in;                                                                                \
+        uint64_t lower, upper;                                                                                         \
+        enum x86_rc rc = x86_read_operand(cpu, in, &lower, n);                                                         \
+        upper_in.disp += n;                                                                                            \
+        if (!rc)                                                                                                       \
+            rc = x86_read_operand(cpu, &upper_in, &upper, n);                                                          \
+        if (rc)                                                                                                        \
+            return rc;                                                                                                 \
+        return (T)GET(in->r0, n) < (T)lower || (T)GET(in->r0, n) > (T)upper ? x86_raise(cpu, VEC_BR) : X86_NEXT;       \
+    }
+BOUND_HANDLER(2, int16_t)
+BOUND_HANDLER(4, int32_t)
 
 x86_exec_fn *x86_select_bound(struct x86_insn *in, const struct x86_zydis *zydis)
 {
