@@ -312,6 +312,7 @@ static void protected_inner_32(void **state)
     assert_int_equal(cpu->gpr[RSP], STACK3);
     assert_int_equal(cpu->seg[SEG_ES].selector, 0);
     assert_false(cpu->seg[SEG_ES].attr & ATTR_P);
+    expect_fault(g, EXEC_BYTES(g, 0x26, 0x8b, 0x03), VEC_GP, 0); /* mov eax, es:[ebx] */
     assert_int_equal(cpu->seg[SEG_DS].selector, DATA3);
 }
 

@@ -65,10 +65,10 @@ enum x86_rc x86_finish_return(struct x86_cpu *cpu, const struct x86_far_return *
     cpu->rip = ret->rip;
     if (ret->load_ss)
         cpu->seg[SEG_SS] = ret->ss;
-    x86_update_mode(cpu);
-    x86_set_gpr(cpu, RSP * 8, cpu->stack_size, (ret->load_ss ? ret->rsp : cpu->gpr[RSP]) + release);
     if (cpl > old)
         x86_null_inner_segments(cpu, cpl);
+    x86_update_mode(cpu);
+    x86_set_gpr(cpu, RSP * 8, cpu->stack_size, (ret->load_ss ? ret->rsp : cpu->gpr[RSP]) + release);
     return X86_JUMP;
 }
 
