@@ -29,7 +29,8 @@ struct watch {
     void *opaque;
     short events; /* 0: not watched */
     bool in_epoll;
-    bool always_ready; /* a regular file, which epoll refuses */
+    bool regular; /* a regular file, which epoll refuses */
+    bool always_ready;
 };
 
 struct loop {
@@ -239,14 +240,16 @@ int loop_watch_fd(struct loop *loop, int fd, short events, void (*fn)(void *opaq
         unwatch(loop, fd);
         return 0;
     }
-    if (!watch->always_ready) {
+    if (!watch->regular) {
         rc = epoll_ctl(loop->epoll_fd, watch->in_epoll ? EPOLL_CTL_MOD : EPOLL_CTL_ADD, fd, &event);
         if (rc < 0 && errno != EPERM)
             return -errno;
         watch->in_epoll = rc == 0;
-        watch->always_ready = rc < 0;
-        loop->always_ready_count += watch->always_ready;
+        watch->regular = rc < 0;
     }
+    loop->always_ready_count -= watch->always_ready;
+    watch->always_ready = watch->regular && (events & (POLLIN | POLLOUT)); /* never in error */
+    loop->always_ready_count += watch->always_ready;
     watch->fn = fn;
     watch->opaque = opaque;
     watch->events = events;
@@ -300,7 +303,7 @@ static bool run_fds(struct loop *loop, uint64_t wait_ns)
     }
     for (fd = 0; loop->always_ready_count && fd < loop->watch_count; fd++) {
         if (loop->watches[fd].always_ready) {
-            call_watch(loop, (int)fd, loop->watches[fd].events);
+            call_watch(loop, (int)fd, loop->watches[fd].events & (POLLIN | POLLOUT));
             any = true;
         }
     }

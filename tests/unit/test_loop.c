@@ -166,6 +166,13 @@ static void test_fds(void **state)
     assert_int_equal(loop_watch_fd(loop, file, POLLIN, take_byte, &c), 0);
     loop_poll(loop);
     assert_int_equal(c.calls, 7);
+    assert_int_equal(lseek(file, 0, SEEK_SET), 0);
+    assert_int_equal(loop_watch_fd(loop, file, POLLERR, take_byte, &c), 0); /* but never in error */
+    loop_poll(loop);
+    assert_int_equal(c.calls, 7);
+    assert_int_equal(loop_watch_fd(loop, file, POLLIN, take_byte, &c), 0);
+    loop_poll(loop);
+    assert_int_equal(c.calls, 10);
     close(file);
     assert_true(loop_watch_fd(loop, -1, POLLIN, take_byte, &c) < 0);
     assert_true(loop_watch_fd(loop, 999, POLLIN, take_byte, &c) < 0);
