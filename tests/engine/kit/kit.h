@@ -69,8 +69,7 @@ extern volatile word try_resume;
 
 /* A piece of code to be copied and run elsewhere: position-independent. */
 #define CODE(name, text)                                                                                               \
-    asm(".pushsection .text\n.balign 16\n.globl " #name ", " #name "_end\n" #name ":\n" text "\n" #name                \
-        "_end:\n" CODE_RESET ".popsection");                                                                           \
+    asm(".pushsection .text\n.balign 16\n" #name ":\n" text "\n" #name "_end:\n" CODE_RESET ".popsection");            \
     extern const char name[], name##_end[]
 #define PLACE(address, name) memcpy((void *)(address), name, (size_t)(name##_end - name))
 #define CODE_SIZE(name)      ((word)(name##_end - name))
