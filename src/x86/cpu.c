@@ -73,6 +73,32 @@ void x86_cpu_reset(struct x86_cpu *cpu)
     reset_core(cpu);
 }
 
+void x86_fpu_normalise(struct x86_fpu *fpu)
+{
+    if (!(fpu->xstate_bv & XCR0_X87)) {
+        fpu->fcw = 0x37f;
+        fpu->fsw = fpu->fop = 0;
+        fpu->ftw = 0;
+        fpu->fip = fpu->fdp = 0;
+        memset(fpu->st, 0, sizeof(fpu->st));
+    }
+    if (!(fpu->xstate_bv & XCR0_SSE))
+        memset(fpu->xmm, 0, sizeof(fpu->xmm));
+    if (!(fpu->xstate_bv & XCR0_AVX))
+        memset(fpu->ymm_high, 0, sizeof(fpu->ymm_high));
+    for (unsigned i = 0; i < 8; i++)
+        memset(fpu->st[i] + 10, 0, 6);
+    fpu->fcw = (fpu->fcw & 0x1f3f) | 0x40;
+    fpu->fop &= 0x7ff;
+    fpu->mxcsr &= 0xffff;
+    fpu->mxcsr_mask = 0xffff;
+    fpu->reserved0 = 0;
+    memset(fpu->reserved1, 0, sizeof(fpu->reserved1));
+    memset(fpu->reserved2, 0, sizeof(fpu->reserved2));
+    fpu->xstate_bv = XCR0_X87 | XCR0_SSE | (x86_feature(FEATURE_AVX) ? XCR0_AVX : 0);
+    fpu->xcomp_bv = 0;
+}
+
 void x86_cpu_init(struct x86_cpu *cpu)
 {
     cpu->cr0 = (cpu->cr0 & (CR0_CD | CR0_NW)) | CR0_ET;

@@ -34,7 +34,8 @@ struct x86_table { /* GDTR, IDTR */
 };
 
 /* The XSAVE area in its standard (non-compacted) format; the host's FXRSTOR
- * and XRSTOR load it as it is. SDM vol. 1, 13.4. */
+ * and XRSTOR load it as it is. SDM vol. 1, 13.4. While a processor runs, xstate_bv
+ * says that everything is in use; see x86_fpu_normalise(). */
 struct x86_fpu {
     uint16_t fcw, fsw;
     uint8_t ftw, reserved0; /* abridged tag: bit = 1 is not empty; by physical register */
@@ -149,6 +150,10 @@ struct x86_cpu {
 void x86_cpu_reset(struct x86_cpu *cpu);
 /* State after INIT: as after reset, but for caches, FPU, MSRs. */
 void x86_cpu_init(struct x86_cpu *cpu);
+
+/* Makes an image from elsewhere (XSAVE by the host, a snapshot) the one that the semantics work on: components that its
+ * header calls initial get their initial values, reserved bits are dropped. */
+void x86_fpu_normalise(struct x86_fpu *fpu);
 
 /* Recomputes the derived part. To be called after any change to CR0, CR4, EFER, RFLAGS.{VM,AC,TF}, a segment
  * register, DR7 or CPL. Also selects the TLB's current table. */

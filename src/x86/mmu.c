@@ -121,10 +121,14 @@ static unsigned natural_alignment(unsigned size)
     case 4:
     case 8:
     case 16:
-    case 32:
         return size;
+    case 32: /* of 256 bits too */
+        return 16;
     case 10:
         return 8;
+    case 14: /* FLDENV, FRSTOR of 16 bits */
+    case 94:
+        return 2;
     default:
         return 4;
     }
@@ -132,7 +136,8 @@ static unsigned natural_alignment(unsigned size)
 
 static enum x86_rc check_alignment(struct x86_cpu *cpu, gva_t lin, unsigned size, unsigned access)
 {
-    if (likely(!(cpu->cr0 & CR0_AM)) || !(cpu->rflags & FLAG_AC) || cpu->cpl != 3 || (access & ACCESS_IMPLICIT))
+    if (likely(!(cpu->cr0 & CR0_AM)) || !(cpu->rflags & FLAG_AC) || cpu->cpl != 3 ||
+        (access & (ACCESS_IMPLICIT | ACCESS_UNALIGNED)))
         return X86_NEXT;
     if (lin & (natural_alignment(size) - 1))
         return x86_raise_error(cpu, VEC_AC, 0);

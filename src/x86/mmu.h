@@ -17,6 +17,7 @@ enum x86_access {
     ACCESS_USER = 8,     /* as user, whatever the CPL: stack of a less privileged ring */
     ACCESS_STACK = 16,   /* a non-canonical address gives #SS(0), not #GP(0) */
     ACCESS_PROBE = 32,   /* change nothing: no A/D bits, no TLB entry (debugger) */
+    ACCESS_UNALIGNED = 64, /* never #AC: masked vector moves, gathers */
 };
 
 /* Which of the soft TLB's tables (enum x86_mmu_index) serves such an access now. */

@@ -235,6 +235,7 @@ void soft_get_state(struct soft_vcpu *vcpu, struct x86_cpu *state)
 void soft_set_state(struct soft_vcpu *vcpu, const struct x86_cpu *state)
 {
     memcpy(&vcpu->cpu, state, offsetof(struct x86_cpu, mode));
+    x86_fpu_normalise(&vcpu->cpu.fpu);
     vcpu->io_pending = false;
     vcpu->halt_told = false;
     x86_io_forget(&vcpu->cpu);

@@ -557,10 +557,11 @@ x86_exec_fn *x86_native_vector(struct x86_insn *in, const struct x86_zydis *zydi
 
     if (!offered(&zydis->insn))
         return NULL;
-    stub = find_stub(in, zydis, w);
-    /* Outside 64-bit mode VEX.W does not widen a general-purpose or integer memory operand. */
-    if (!stub && w && zydis->mode != MODE_LONG64)
-        stub = find_stub(in, zydis, false);
+    /* Outside 64-bit mode VEX.W does not widen general-purpose and integer memory operands; where it selects the
+     * instruction the one without it is another. */
+    stub = find_stub(in, zydis, w && zydis->mode == MODE_LONG64);
+    if (!stub && w)
+        stub = find_stub(in, zydis, true);
     if (!stub)
         return NULL;
     in->native = stub;

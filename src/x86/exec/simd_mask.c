@@ -23,6 +23,40 @@ static void set_ymm(struct x86_cpu *cpu, unsigned reg, const uint8_t value[32])
     memcpy(cpu->fpu.ymm_high[reg], value + 16, 16);
 }
 
+/* --- elements: like x86_read() and x86_write(), but never #AC ------------------------------- */
+
+static enum x86_rc read_element(struct x86_cpu *cpu, unsigned seg, uint64_t offset, void *data, unsigned size)
+{
+    gva_t lin;
+    const void *host;
+    enum x86_rc rc = x86_linear(cpu, seg, offset, size, ACCESS_READ, &lin);
+
+    if (rc)
+        return rc;
+    host = x86_tlb_read(cpu, lin, size);
+    if (!host)
+        return x86_read_linear(cpu, lin, data, size,
+                               ACCESS_READ | ACCESS_UNALIGNED | (seg == SEG_SS ? ACCESS_STACK : 0));
+    memcpy(data, host, size);
+    return X86_NEXT;
+}
+
+static enum x86_rc write_element(struct x86_cpu *cpu, unsigned seg, uint64_t offset, const void *data, unsigned size)
+{
+    gva_t lin;
+    void *host;
+    enum x86_rc rc = x86_linear(cpu, seg, offset, size, ACCESS_WRITE, &lin);
+
+    if (rc)
+        return rc;
+    host = x86_tlb_write(cpu, lin, size);
+    if (!host)
+        return x86_write_linear(cpu, lin, data, size,
+                                ACCESS_WRITE | ACCESS_UNALIGNED | (seg == SEG_SS ? ACCESS_STACK : 0));
+    memcpy(host, data, size);
+    return X86_NEXT;
+}
+
 /* --- stores of selected elements -------------------------------------------------------- */
 
 /* Bit i of selected: element i of `size` bytes is written. All are checked before any is written. */
@@ -39,7 +73,7 @@ static enum x86_rc store_selected(struct x86_cpu *cpu, unsigned seg, uint64_t ea
     for (; selected; selected &= selected - 1) {
         unsigned i = (unsigned)__builtin_ctz(selected);
 
-        rc = x86_write(cpu, seg, (ea + i * size) & ea_mask, data + i * size, size);
+        rc = write_element(cpu, seg, (ea + i * size) & ea_mask, data + i * size, size);
         if (rc)
             return rc;
     }
@@ -106,7 +140,7 @@ static enum x86_rc exec_vmaskmov_load(struct x86_cpu *cpu, const struct x86_insn
     for (selected = sign_mask(mask, count, size); selected; selected &= selected - 1) {
         unsigned at = (unsigned)__builtin_ctz(selected) * size;
 
-        rc = x86_read(cpu, in->seg, (ea + at) & address_mask(in), value + at, size);
+        rc = read_element(cpu, in->seg, (ea + at) & address_mask(in), value + at, size);
         if (rc)
             return rc;
     }
@@ -178,7 +212,7 @@ static enum x86_rc exec_gather(struct x86_cpu *cpu, const struct x86_insn *in)
         uint64_t at = ea + ((uint64_t)gather_index(indexes, i, in->arg & GATHER_INDEX8) << in->scale);
 
         if (selected >> i & 1)
-            rc = x86_read(cpu, in->seg, at & address_mask(in), value + i * size, size);
+            rc = read_element(cpu, in->seg, at & address_mask(in), value + i * size, size);
         if (rc)
             break;
         memset(mask + i * size, 0, size);

@@ -4,8 +4,8 @@
  */
 #include <string.h>
 
-#include "x86/access.h"
 #include "x86/exec/fpu.h"
+#include "x86/exec/probe.h"
 #include "x86/zydis.h"
 
 #define X87_SIZE        offsetof(struct x86_fpu, mxcsr)
@@ -74,6 +74,8 @@ static enum x86_rc check_fx(struct x86_cpu *cpu, const struct x86_insn *in, uint
     *ea = x86_effective(cpu, in);
     if (cpu->cr0 & (CR0_EM | CR0_TS))
         return x86_raise(cpu, VEC_NM);
+    if ((cpu->seg_base[in->seg] + *ea) & 3 && (cpu->cr0 & CR0_AM) && (cpu->rflags & FLAG_AC) && cpu->cpl == 3)
+        return x86_raise_error(cpu, VEC_AC, 0);
     if ((cpu->seg_base[in->seg] + *ea) & 15)
         return x86_raise_gp(cpu, 0);
     return X86_NEXT;
@@ -166,16 +168,16 @@ static enum x86_rc write_part(struct x86_cpu *cpu, const struct x86_insn *in, ui
     return x86_write(cpu, in->seg, ea + offset, data, size);
 }
 
-/* Writes the components of `saved`; the parts of the area between them keep what they had. A fault in the middle
- * leaves the area partly written, as the processor may. */
+/* Writes the components of `saved`; the parts of the area between them keep what they had. The whole area is checked
+ * first. */
 static enum x86_rc write_components(struct x86_cpu *cpu, const struct x86_insn *in, uint64_t ea, uint64_t saved,
                                     bool mxcsr)
 {
     uint32_t control[2] = {cpu->fpu.mxcsr, MXCSR_MASK};
     uint8_t image[X87_SIZE];
-    enum x86_rc rc = X86_NEXT;
+    enum x86_rc rc = x86_probe_write(cpu, in->seg, ea, AVX_OFFSET + (saved & XCR0_AVX ? vector_bytes(cpu) : 0));
 
-    if (saved & XCR0_X87) {
+    if (!rc && (saved & XCR0_X87)) {
         store_x87(cpu, in->arg & XSAVE_WIDE, image);
         rc = write_part(cpu, in, ea, 0, image, X87_SIZE);
         if (!rc)
