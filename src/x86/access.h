@@ -82,18 +82,14 @@ static inline void *x86_tlb_read(const struct x86_cpu *cpu, gva_t lin, unsigned 
 {
     const struct x86_tlb_entry *e = x86_tlb_slot(cpu->tlb->current, lin);
 
-    if (likely(e->read == ((lin & PAGE_MASK) | cpu->tlb->tag) && (lin & ~PAGE_MASK) <= PAGE_SIZE - size))
-        return (void *)(uintptr_t)(lin + e->addend);
-    return NULL;
+    return x86_tlb_host(e, e->read, lin, size);
 }
 
 static inline void *x86_tlb_write(const struct x86_cpu *cpu, gva_t lin, unsigned size)
 {
     const struct x86_tlb_entry *e = x86_tlb_slot(cpu->tlb->current, lin);
 
-    if (likely(e->write == ((lin & PAGE_MASK) | cpu->tlb->tag) && (lin & ~PAGE_MASK) <= PAGE_SIZE - size))
-        return (void *)(uintptr_t)(lin + e->addend);
-    return NULL;
+    return x86_tlb_host(e, e->write, lin, size);
 }
 
 /* What the two below come to off the fast path: lin is where x86_linear() put offset. Here the end of a flat segment is

@@ -9,7 +9,7 @@
 #include "x86/cpu.h"
 
 #define X86_PAGE_READONLY 1u /* ROM: writes are dropped (they go to mmio()) */
-#define X86_PAGE_WATCHED 2u  /* a write must be told by written(): decoded code, dirty log */
+#define X86_PAGE_WATCHED  2u /* a write must be told by written(): decoded code, dirty log */
 
 struct x86_bus_ops {
     /* The host address of the page at gpa (page-aligned), or NULL: not memory. */
@@ -19,9 +19,9 @@ struct x86_bus_ops {
     /* An access to what is not memory, or to ROM; size 1, 2, 4 or 8. X86_NEXT: done; X86_EXIT: cpu->io is wanted. */
     enum x86_rc (*mmio)(struct x86_cpu *cpu, gpa_t gpa, uint64_t *data, unsigned size, bool write);
     enum x86_rc (*port)(struct x86_cpu *cpu, uint16_t port, uint32_t *data, unsigned size, bool write);
-    uint64_t (*tsc)(struct x86_cpu *cpu);    /* the VM clock's TSC, without this vCPU's offset */
-    uint64_t (*tsc_hz)(struct x86_cpu *cpu); /* its frequency; the APIC timer's is X86_APIC_HZ */
-    uint64_t (*ns)(struct x86_cpu *cpu);     /* VM clock, nanoseconds */
+    uint64_t (*tsc)(struct x86_cpu *cpu);     /* the VM clock's TSC, without this vCPU's offset */
+    uint64_t (*tsc_hz)(struct x86_cpu *cpu);  /* its frequency; the APIC timer's is X86_APIC_HZ */
+    uint64_t (*ns)(struct x86_cpu *cpu);      /* VM clock, nanoseconds */
     uint64_t (*wall_ns)(struct x86_cpu *cpu); /* wall clock (Unix time) at which ns() was 0, nanoseconds */
     void (*send_ipi)(struct x86_cpu *cpu, const struct x86_apic_message *message);
     void (*eoi)(struct x86_cpu *cpu, uint8_t vector); /* a level-triggered vector was acknowledged */

@@ -112,18 +112,18 @@ struct x86_cpu {
     uint8_t int_shadow; /* enum x86_shadow; holds for the next instruction only */
     bool nmi_masked;    /* an NMI is being handled */
     bool nmi_pending;
-    bool halted;          /* in HLT: an event wakes it */
-    bool wait_for_sipi;   /* after INIT */
-    bool shutdown;        /* triple fault */
+    bool halted;               /* in HLT: an event wakes it */
+    bool wait_for_sipi;        /* after INIT */
+    bool shutdown;             /* triple fault */
     struct x86_event injected; /* an event whose delivery was cut off; with injected_valid */
     bool injected_valid;
     uint32_t id; /* APIC ID; 0 is the boot processor */
 
     /* --- derived from the above by x86_update_mode() -------------------------- */
-    uint8_t mode;     /* enum x86_mode: of code at CS:RIP */
-    uint8_t cpl;      /* 0..3: SS.DPL; 0 in real mode, 3 in virtual-8086 */
-    uint8_t stack_size; /* bytes of the stack pointer: 2, 4 or 8 */
-    uint8_t seg_flat; /* bit s: accesses through s need no limit or type check */
+    uint8_t mode;         /* enum x86_mode: of code at CS:RIP */
+    uint8_t cpl;          /* 0..3: SS.DPL; 0 in real mode, 3 in virtual-8086 */
+    uint8_t stack_size;   /* bytes of the stack pointer: 2, 4 or 8 */
+    uint8_t seg_flat;     /* bit s: accesses through s need no limit or type check */
     uint64_t seg_base[6]; /* effective bases: 0 for ES CS SS DS in 64-bit mode */
     uint64_t lin_mask;    /* linear addresses wrap here: 32 or 64 bits */
 
@@ -134,10 +134,10 @@ struct x86_cpu {
     void *bus_ctx;
     void *engine; /* the engine's private per-vCPU data */
 
-    struct x86_event exc; /* filled by x86_raise*() when a semantic returns X86_FAULT */
+    struct x86_event exc;               /* filled by x86_raise*() when a semantic returns X86_FAULT */
     struct x86_shutdown shutdown_cause; /* with shutdown */
-    uint8_t dr6_hit;      /* data breakpoints hit by the instruction in progress (DR6 B0..B3) */
-    bool code_changed;    /* the instruction in progress wrote to decoded code or the APIC: leave the block after it */
+    uint8_t dr6_hit;                    /* data breakpoints hit by the instruction in progress (DR6 B0..B3) */
+    bool code_changed; /* the instruction in progress wrote to decoded code or the APIC: leave the block after it */
 
     struct x86_io io;                 /* wanted, when a semantic returns X86_EXIT */
     struct x86_io io_log[X86_IO_LOG]; /* done, in order, for the instruction in progress */

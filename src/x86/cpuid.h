@@ -17,7 +17,7 @@ enum x86_feature {
 #define X(id, name, leaf, subleaf, reg, bit, host) FEATURE_##id,
     X86_FEATURE_LIST(X)
 #undef X
-    FEATURE_COUNT
+        FEATURE_COUNT
 };
 
 /* Is the feature shown to guests on this host? Constant for the life of the process. */

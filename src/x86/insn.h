@@ -9,17 +9,31 @@
 #ifndef X86_INSN_H
 #define X86_INSN_H
 
-#include "x86/cpuid.h"
 #include "x86/cpu.h"
+#include "x86/cpuid.h"
 
 typedef enum x86_rc x86_exec_fn(struct x86_cpu *cpu, const struct x86_insn *in);
 
 /* Explicit operands, in Intel order: R register (any file), M memory, I immediate.
  * Operands beyond three, or implicit ones, do not show. */
 enum x86_shape {
-    SHAPE_NONE, SHAPE_R, SHAPE_M, SHAPE_I,
-    SHAPE_RR, SHAPE_RM, SHAPE_MR, SHAPE_RI, SHAPE_MI, SHAPE_II /* ENTER, far pointer */,
-    SHAPE_RRR, SHAPE_RRM, SHAPE_RMR, SHAPE_MRR, SHAPE_RRI, SHAPE_RMI, SHAPE_MRI,
+    SHAPE_NONE,
+    SHAPE_R,
+    SHAPE_M,
+    SHAPE_I,
+    SHAPE_RR,
+    SHAPE_RM,
+    SHAPE_MR,
+    SHAPE_RI,
+    SHAPE_MI,
+    SHAPE_II /* ENTER, far pointer */,
+    SHAPE_RRR,
+    SHAPE_RRM,
+    SHAPE_RMR,
+    SHAPE_MRR,
+    SHAPE_RRI,
+    SHAPE_RMI,
+    SHAPE_MRI,
     SHAPE_OTHER, /* four operands: look at the Zydis instruction when selecting */
 };
 
@@ -32,7 +46,7 @@ enum x86_insn_flags {
     INSN_VEX_L = 1 << 5, /* 256 bits */
 };
 
-#define X86_REG_RIP 16
+#define X86_REG_RIP  16
 #define X86_REG_ZERO 17
 
 /*
@@ -44,17 +58,17 @@ enum x86_insn_flags {
  */
 struct x86_insn {
     x86_exec_fn *exec;
-    uint64_t imm;     /* first immediate, sign-extended as the instruction defines; branches: displacement
-                         relative to the start of this instruction */
-    int64_t disp;     /* displacement of the memory operand */
-    uint32_t imm2;    /* second immediate: ENTER's level, far pointer's selector */
-    uint16_t mnemonic; /* ZydisMnemonic */
-    uint8_t length;   /* bytes, 1..15 */
-    uint8_t shape;    /* enum x86_shape */
-    uint8_t opsize;   /* effective operand size in bytes: 1, 2, 4, 8 (of the GPR or integer operation) */
-    uint8_t addrsize; /* 2, 4, 8 */
-    uint8_t flags;    /* enum x86_insn_flags */
-    uint8_t seg;      /* enum x86_seg of the memory operand, prefixes applied (string sources too) */
+    uint64_t imm;               /* first immediate, sign-extended as the instruction defines; branches: displacement
+                                   relative to the start of this instruction */
+    int64_t disp;               /* displacement of the memory operand */
+    uint32_t imm2;              /* second immediate: ENTER's level, far pointer's selector */
+    uint16_t mnemonic;          /* ZydisMnemonic */
+    uint8_t length;             /* bytes, 1..15 */
+    uint8_t shape;              /* enum x86_shape */
+    uint8_t opsize;             /* effective operand size in bytes: 1, 2, 4, 8 (of the GPR or integer operation) */
+    uint8_t addrsize;           /* 2, 4, 8 */
+    uint8_t flags;              /* enum x86_insn_flags */
+    uint8_t seg;                /* enum x86_seg of the memory operand, prefixes applied (string sources too) */
     uint8_t base, index, scale; /* memory operand: scale is a shift, 0..3 */
     uint8_t memsize_log2;       /* of the memory operand; 0 where it has no size or an odd one: see memsize */
     uint16_t memsize;           /* bytes the memory operand is wide */

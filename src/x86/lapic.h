@@ -12,16 +12,22 @@
 
 #include "base/types.h"
 
-#define X86_APIC_BASE 0xfee00000ull
-#define X86_APIC_BASE_BSP BIT(8)
+#define X86_APIC_BASE        0xfee00000ull
+#define X86_APIC_BASE_BSP    BIT(8)
 #define X86_APIC_BASE_X2APIC BIT(10)
 #define X86_APIC_BASE_ENABLE BIT(11)
-#define X86_APIC_HZ 1000000000ull /* timer's input clock: one tick is one virtual nanosecond */
+#define X86_APIC_HZ          1000000000ull /* timer's input clock: one tick is one virtual nanosecond */
 
 enum x86_lvt { LVT_TIMER, LVT_THERMAL, LVT_PMC, LVT_LINT0, LVT_LINT1, LVT_ERROR, LVT_COUNT };
 
 enum x86_apic_delivery { /* ICR and MSI delivery modes */
-    APIC_FIXED = 0, APIC_LOWEST = 1, APIC_SMI = 2, APIC_NMI = 4, APIC_INIT = 5, APIC_STARTUP = 6, APIC_EXTINT = 7,
+                         APIC_FIXED = 0,
+                         APIC_LOWEST = 1,
+                         APIC_SMI = 2,
+                         APIC_NMI = 4,
+                         APIC_INIT = 5,
+                         APIC_STARTUP = 6,
+                         APIC_EXTINT = 7,
 };
 
 /* One message on the APIC bus: an IPI, an IOAPIC's or an MSI. */
@@ -33,7 +39,7 @@ struct x86_apic_message {
     bool logical;
     bool level; /* trigger mode */
     bool assert_level;
-    bool x2apic; /* destination is 32 bits wide */
+    bool x2apic;     /* destination is 32 bits wide */
     uint32_t source; /* sender's APIC ID (IPIs) */
 };
 
@@ -48,7 +54,7 @@ struct x86_lapic {
     uint64_t timer_deadline_ns;           /* when it fires; UINT64_MAX: not armed (one-shot, periodic) */
     uint64_t tsc_deadline;                /* IA32_TSC_DEADLINE; 0: not armed */
 
-    _Atomic uint32_t sipi_vector; /* of the last start-up IPI, with X86_EV_SIPI */
+    _Atomic uint32_t sipi_vector;                /* of the last start-up IPI, with X86_EV_SIPI */
     _Atomic uint32_t posted[8], posted_level[8]; /* requests by other threads, not yet in IRR */
 };
 

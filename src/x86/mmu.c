@@ -58,27 +58,24 @@ static gva_t wrap(const struct x86_cpu *cpu, gva_t lin, unsigned access)
 }
 
 /* Makes the TLB entry for what a walk has found. */
-static struct x86_tlb_entry *fill(struct x86_cpu *cpu, enum x86_mmu_index index, gva_t lin, const struct x86_walk *walk,
-                                  uint8_t *host, unsigned flags)
+static void fill(struct x86_cpu *cpu, enum x86_mmu_index index, gva_t lin, const struct x86_walk *walk, uint8_t *host,
+                 unsigned flags)
 {
-    struct x86_tlb *tlb = cpu->tlb;
-    struct x86_tlb_entry *e = x86_tlb_slot(tlb->table[index], lin);
-    gva_t page = lin & PAGE_MASK;
-    uint64_t tag = page | tlb->asid;
+    struct x86_tlb_table *table = &cpu->tlb->space->table[index];
+    struct x86_tlb_entry *e = x86_tlb_slot(table->entry, lin);
+    unsigned slot = (unsigned)(e - table->entry);
+    gva_t tag = lin & PAGE_MASK, none = TLB_NO_TAG(slot);
 
-    /* The engine's code pointer stays good as long as the slot maps the same page. */
-    if (e->gpa != walk->page || (e->read != tag && e->write != tag && e->fetch != tag))
-        e->code = NULL;
-    e->read = x86_walk_allows(cpu, walk, index, ACCESS_READ) ? tag : TLB_NO_TAG;
-    e->fetch = x86_walk_allows(cpu, walk, index, ACCESS_FETCH) ? tag : TLB_NO_TAG;
-    e->write = walk->dirty && !flags && x86_walk_allows(cpu, walk, index, ACCESS_WRITE) ? tag : TLB_NO_TAG;
-    e->addend = (uint64_t)(uintptr_t)host - page;
-    e->gpa = walk->page;
-    x86_tlb_note_large(tlb, lin, walk->shift);
-    return e;
+    e->read = x86_walk_allows(cpu, walk, index, ACCESS_READ) ? tag : none;
+    e->fetch = x86_walk_allows(cpu, walk, index, ACCESS_FETCH) ? tag : none;
+    e->write = walk->dirty && !flags && x86_walk_allows(cpu, walk, index, ACCESS_WRITE) ? tag : none;
+    e->host = host;
+    table->gpa[slot] = walk->page;
+    cpu->tlb->space->used[index] = true;
+    x86_tlb_note_large(cpu->tlb, lin, walk->shift);
 }
 
-static uint64_t entry_tag(const struct x86_tlb_entry *e, unsigned kind)
+static gva_t entry_tag(const struct x86_tlb_entry *e, unsigned kind)
 {
     return kind == ACCESS_READ ? e->read : kind == ACCESS_WRITE ? e->write : e->fetch;
 }
@@ -87,15 +84,16 @@ static uint64_t entry_tag(const struct x86_tlb_entry *e, unsigned kind)
 static enum x86_rc translate(struct x86_cpu *cpu, gva_t lin, unsigned access, struct piece *piece)
 {
     enum x86_mmu_index index = x86_mmu_index(cpu, access);
-    const struct x86_tlb_entry *e = x86_tlb_slot(cpu->tlb->table[index], lin);
+    struct x86_tlb_table *table = &cpu->tlb->space->table[index];
+    const struct x86_tlb_entry *e = x86_tlb_slot(table->entry, lin);
     struct x86_walk walk;
     enum x86_rc rc;
     uint8_t *page;
 
     piece->flags = 0;
-    if (entry_tag(e, access & ACCESS_KIND) == ((lin & PAGE_MASK) | cpu->tlb->asid)) {
-        piece->gpa = e->gpa | (lin & ~PAGE_MASK);
-        piece->host = (uint8_t *)(uintptr_t)(lin + e->addend);
+    if (entry_tag(e, access & ACCESS_KIND) == (lin & PAGE_MASK)) {
+        piece->gpa = table->gpa[e - table->entry] | (lin & ~PAGE_MASK);
+        piece->host = e->host + (lin & ~PAGE_MASK);
         return X86_NEXT;
     }
     rc = x86_walk(cpu, lin, access, &walk);
@@ -324,7 +322,7 @@ struct x86_tlb_entry *x86_fetch_entry(struct x86_cpu *cpu, gva_t lin, bool *mmio
     lin = wrap(cpu, lin, ACCESS_FETCH);
     if (check_canonical(cpu, lin, ACCESS_FETCH) || translate(cpu, lin, ACCESS_FETCH, &piece))
         return NULL;
-    e = x86_tlb_slot(cpu->tlb->current, lin);
+    e = x86_tlb_slot(cpu->tlb->table->entry, lin);
     if (!piece.host) {
         *mmio_page = true;
         return NULL;

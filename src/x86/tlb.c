@@ -1,5 +1,5 @@
 /*
- * x86/tlb.c: the soft TLB's tables: address-space numbers, flushes, selection
+ * x86/tlb.c: the soft TLB's tables: address spaces, flushes, selection
  * of the table that fast accesses look into. Entries are made in x86/mmu.c.
  */
 #include "x86/tlb.h"
@@ -11,22 +11,24 @@
 #include "x86/debug_internal.h"
 #include "x86/mmu.h"
 
-/* With the last one, 0xfff, the top page's tag would be TLB_NO_TAG. */
-#define ASID_LAST 0xffe
-
-static void drop(struct x86_tlb_entry *e)
+static void drop(struct x86_tlb_entry *entries, unsigned slot)
 {
-    e->read = e->write = e->fetch = TLB_NO_TAG;
-    e->code = NULL;
+    entries[slot].read = entries[slot].write = entries[slot].fetch = TLB_NO_TAG(slot);
 }
 
-static void clear_tables(struct x86_tlb *tlb)
+static void clear(struct x86_tlb_entry *entries)
 {
-    for (unsigned i = 0; i < MMU_INDEXES; i++)
-        for (unsigned n = 0; n < TLB_SIZE; n++)
-            drop(&tlb->table[i][n]);
-    memset(tlb->pcids, 0, sizeof(tlb->pcids));
-    tlb->next_asid = 1;
+    for (unsigned slot = 0; slot < TLB_SIZE; slot++)
+        drop(entries, slot);
+}
+
+static void clear_space(struct x86_tlb_space *space)
+{
+    for (unsigned i = 0; i < MMU_INDEXES; i++) {
+        if (space->used[i])
+            clear(space->table[i].entry);
+        space->used[i] = false;
+    }
 }
 
 static uint16_t current_pcid(const struct x86_cpu *cpu)
@@ -34,28 +36,12 @@ static uint16_t current_pcid(const struct x86_cpu *cpu)
     return cpu->cr4 & CR4_PCIDE ? cpu->cr3 & 0xfff : 0;
 }
 
-static void set_asid(struct x86_tlb *tlb, uint16_t asid)
+static struct x86_tlb_space *find_space(struct x86_tlb *tlb, uint16_t pcid)
 {
-    tlb->asid = asid;
-    tlb->fetch_tag = asid;
-    if (tlb->tag)
-        tlb->tag = asid;
-}
-
-/* A number that no entry has. */
-static uint16_t new_asid(struct x86_tlb *tlb)
-{
-    if (tlb->next_asid > ASID_LAST)
-        clear_tables(tlb);
-    return tlb->next_asid++;
-}
-
-static int find_pcid(const struct x86_tlb *tlb, uint16_t pcid)
-{
-    for (unsigned i = 0; i < ARRAY_SIZE(tlb->pcids); i++)
-        if (tlb->pcids[i].asid && tlb->pcids[i].pcid == pcid)
-            return (int)i;
-    return -1;
+    for (unsigned i = 0; i < TLB_SPACES; i++)
+        if (tlb->spaces[i].valid && tlb->spaces[i].pcid == pcid)
+            return &tlb->spaces[i];
+    return NULL;
 }
 
 void x86_tlb_select(struct x86_cpu *cpu)
@@ -63,8 +49,8 @@ void x86_tlb_select(struct x86_cpu *cpu)
     struct x86_tlb *tlb = cpu->tlb;
     bool align = cpu->cpl == 3 && (cpu->cr0 & CR0_AM) && (cpu->rflags & FLAG_AC);
 
-    tlb->current = tlb->table[x86_mmu_index(cpu, ACCESS_READ)];
-    tlb->tag = align || x86_data_breakpoints_enabled(cpu) ? 0 : tlb->asid;
+    tlb->table = &tlb->space->table[x86_mmu_index(cpu, ACCESS_READ)];
+    tlb->current = unlikely(align || x86_data_breakpoints_enabled(cpu)) ? tlb->none : tlb->table->entry;
 }
 
 void x86_tlb_init(struct x86_cpu *cpu)
@@ -72,9 +58,11 @@ void x86_tlb_init(struct x86_cpu *cpu)
     struct x86_tlb *tlb = cpu->tlb;
 
     memset(tlb, 0, sizeof(*tlb));
-    clear_tables(tlb);
+    clear(tlb->none);
+    for (unsigned i = 0; i < TLB_SPACES; i++)
+        for (unsigned n = 0; n < MMU_INDEXES; n++)
+            clear(tlb->spaces[i].table[n].entry);
     x86_tlb_switch(cpu, current_pcid(cpu), true);
-    x86_tlb_select(cpu);
 }
 
 void x86_tlb_flush(struct x86_cpu *cpu)
@@ -82,7 +70,10 @@ void x86_tlb_flush(struct x86_cpu *cpu)
     struct x86_tlb *tlb = cpu->tlb;
 
     TRACE(MMU, "flush all");
-    memset(tlb->pcids, 0, sizeof(tlb->pcids));
+    for (unsigned i = 0; i < TLB_SPACES; i++) {
+        clear_space(&tlb->spaces[i]);
+        tlb->spaces[i].valid = false;
+    }
     memset(tlb->large, 0, sizeof(tlb->large));
     tlb->huge = 0;
     x86_tlb_switch(cpu, current_pcid(cpu), true);
@@ -96,43 +87,69 @@ void x86_tlb_flush_asid(struct x86_cpu *cpu)
 void x86_tlb_switch(struct x86_cpu *cpu, uint16_t pcid, bool flush)
 {
     struct x86_tlb *tlb = cpu->tlb;
-    int i = find_pcid(tlb, pcid);
+    struct x86_tlb_space *space = find_space(tlb, pcid);
 
-    if (i >= 0 && !flush) {
-        set_asid(tlb, tlb->pcids[i].asid);
-        return;
+    if (!space) {
+        space = &tlb->spaces[tlb->victim++ % TLB_SPACES];
+        flush = true;
     }
-    cpu->counters.tlb_flushes++;
-    TRACE(MMU, "flush address space, pcid %u", pcid);
-    uint16_t asid = new_asid(tlb); /* may empty pcids */
-    if (i < 0)
-        i = (int)(tlb->pcid_next++ % ARRAY_SIZE(tlb->pcids));
-    tlb->pcids[i].pcid = pcid;
-    tlb->pcids[i].asid = asid;
-    set_asid(tlb, asid);
+    if (flush) {
+        cpu->counters.tlb_flushes++;
+        TRACE(MMU, "flush address space, pcid %u", pcid);
+        clear_space(space);
+    }
+    space->pcid = pcid;
+    space->valid = true;
+    tlb->space = space;
+    x86_tlb_select(cpu);
 }
 
 void x86_tlb_flush_pcid(struct x86_cpu *cpu, uint16_t pcid)
 {
-    struct x86_tlb *tlb = cpu->tlb;
-    int i = find_pcid(tlb, pcid);
+    struct x86_tlb_space *space = find_space(cpu->tlb, pcid);
 
-    if (pcid == current_pcid(cpu))
-        x86_tlb_flush_asid(cpu);
-    else if (i >= 0)
-        tlb->pcids[i].asid = 0;
+    if (space)
+        clear_space(space);
+}
+
+/* Calls fn for each table that may have entries. */
+static void for_each_table(struct x86_tlb *tlb, void (*fn)(struct x86_tlb_table *table, uint64_t arg, unsigned shift),
+                           uint64_t arg, unsigned shift)
+{
+    for (unsigned i = 0; i < TLB_SPACES; i++)
+        for (unsigned n = 0; n < MMU_INDEXES; n++)
+            if (tlb->spaces[i].used[n])
+                fn(&tlb->spaces[i].table[n], arg, shift);
 }
 
 /* Drops what lies in the same naturally aligned 1 << shift bytes as lin. */
-static void drop_region(struct x86_tlb *tlb, gva_t lin, unsigned shift)
+static void drop_region(struct x86_tlb_table *table, uint64_t lin, unsigned shift)
 {
-    for (unsigned i = 0; i < MMU_INDEXES; i++)
-        for (unsigned n = 0; n < TLB_SIZE; n++) {
-            struct x86_tlb_entry *e = &tlb->table[i][n];
+    for (unsigned slot = 0; slot < TLB_SIZE; slot++) {
+        const struct x86_tlb_entry *e = &table->entry[slot];
 
-            if ((e->read ^ lin) >> shift == 0 || (e->write ^ lin) >> shift == 0 || (e->fetch ^ lin) >> shift == 0)
-                drop(e);
-        }
+        if ((e->read ^ lin) >> shift == 0 || (e->write ^ lin) >> shift == 0 || (e->fetch ^ lin) >> shift == 0)
+            drop(table->entry, slot);
+    }
+}
+
+static void drop_page(struct x86_tlb_table *table, uint64_t lin, unsigned shift)
+{
+    drop(table->entry, (lin >> shift) & (TLB_SIZE - 1));
+}
+
+static void protect_gpa(struct x86_tlb_table *table, uint64_t gpa, unsigned shift)
+{
+    for (unsigned slot = 0; slot < TLB_SIZE; slot++)
+        if (table->gpa[slot] >> shift == gpa >> shift)
+            table->entry[slot].write = TLB_NO_TAG(slot);
+}
+
+static void drop_gpa(struct x86_tlb_table *table, uint64_t gpa, unsigned shift)
+{
+    for (unsigned slot = 0; slot < TLB_SIZE; slot++)
+        if (table->gpa[slot] >> shift == gpa >> shift)
+            drop(table->entry, slot);
 }
 
 void x86_tlb_note_large(struct x86_tlb *tlb, gva_t lin, unsigned shift)
@@ -152,28 +169,19 @@ void x86_tlb_flush_page(struct x86_cpu *cpu, gva_t lin)
 
     TRACE(MMU, "flush page %#llx", (unsigned long long)lin);
     if (tlb->huge & BIT(lin >> TLB_HUGE_SHIFT & 63))
-        drop_region(tlb, lin, TLB_HUGE_SHIFT);
+        for_each_table(tlb, drop_region, lin, TLB_HUGE_SHIFT);
     else if (tlb->large[bit / 64] & BIT(bit % 64))
-        drop_region(tlb, lin, TLB_LARGE_SHIFT);
+        for_each_table(tlb, drop_region, lin, TLB_LARGE_SHIFT);
     else
-        for (unsigned i = 0; i < MMU_INDEXES; i++)
-            drop(x86_tlb_slot(tlb->table[i], lin));
+        for_each_table(tlb, drop_page, lin, PAGE_SHIFT);
 }
 
 void x86_tlb_protect_gpa(struct x86_cpu *cpu, gpa_t gpa)
 {
-    gpa &= PAGE_MASK;
-    for (unsigned i = 0; i < MMU_INDEXES; i++)
-        for (unsigned n = 0; n < TLB_SIZE; n++)
-            if (cpu->tlb->table[i][n].gpa == gpa)
-                cpu->tlb->table[i][n].write = TLB_NO_TAG;
+    for_each_table(cpu->tlb, protect_gpa, gpa, PAGE_SHIFT);
 }
 
 void x86_tlb_drop_gpa(struct x86_cpu *cpu, gpa_t gpa)
 {
-    gpa &= PAGE_MASK;
-    for (unsigned i = 0; i < MMU_INDEXES; i++)
-        for (unsigned n = 0; n < TLB_SIZE; n++)
-            if (cpu->tlb->table[i][n].gpa == gpa)
-                drop(&cpu->tlb->table[i][n]);
+    for_each_table(cpu->tlb, drop_gpa, gpa, PAGE_SHIFT);
 }

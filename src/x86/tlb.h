@@ -3,59 +3,67 @@
  * kind of access, so that one compare gives translation, permission, A/D bits,
  * MMIO and write-watch at once. Used by the interpreter and by translated code.
  *
- * Three tables, one for each kind of privilege ("mmu index"): supervisor
- * accesses that may touch user pages, supervisor accesses that may not (SMAP
- * with AC = 0), user accesses. Direct-mapped by linear page number alone, so
- * that INVLPG drops one slot a table whatever its address space.
+ * Each address space (a PCID) has tables of its own, so that a switch of
+ * spaces is a change of pointer; within one, a table for each kind of privilege
+ * ("mmu index"): supervisor accesses that may touch user pages, supervisor
+ * accesses that may not (SMAP with AC = 0), user accesses. Tables are
+ * direct-mapped by linear page number.
  *
- * A tag is the linear page address | the address-space number (ASID, 1..0xffe)
- * the entry was filled under. An ASID stands for one PCID (or for none) between
- * two flushes of it: flushing it means taking a new number, and only when the
- * numbers run out are the tables cleared.
+ * A tag is a linear page address. The check is one subtraction: lin - tag is the
+ * offset in the page if it is at most 4096 - size, whatever lin is; this also
+ * refuses accesses that cross the page.
  */
 #ifndef X86_TLB_H
 #define X86_TLB_H
 
 #include "base/types.h"
 
-#define TLB_BITS 10
-#define TLB_SIZE (1u << TLB_BITS)
+#define TLB_BITS        10
+#define TLB_SIZE        (1u << TLB_BITS)
+#define TLB_SPACES      8
 #define TLB_LARGE_SHIFT 22
-#define TLB_HUGE_SHIFT 30
-#define TLB_NO_TAG (~(uint64_t)0) /* matches no address */
+#define TLB_HUGE_SHIFT  30
+/* A tag that no linear address of the slot matches: a page of the neighbouring slot. */
+#define TLB_NO_TAG(slot) ((gva_t)((slot) ^ 1u) << PAGE_SHIFT)
 
 struct x86_tlb_entry {
-    uint64_t read, write, fetch; /* tags */
-    uint64_t addend;             /* host address = linear address + addend */
-    gpa_t gpa;                   /* guest-physical page */
-    void *code;                  /* the engine's: decoded code of that page, or NULL */
+    gva_t read, write, fetch; /* tags */
+    uint8_t *host;            /* the page */
+};
+
+struct x86_tlb_table {
+    struct x86_tlb_entry entry[TLB_SIZE];
+    gpa_t gpa[TLB_SIZE]; /* guest-physical pages of the entries */
 };
 
 enum x86_mmu_index { MMU_SUPERVISOR, MMU_SUPERVISOR_SMAP, MMU_USER, MMU_INDEXES };
 
+struct x86_tlb_space {
+    uint16_t pcid;
+    bool valid;             /* stands for pcid; else free */
+    bool used[MMU_INDEXES]; /* the table has had entries since it was cleared */
+    struct x86_tlb_table table[MMU_INDEXES];
+};
+
 struct x86_tlb {
-    struct x86_tlb_entry *current; /* table of the current privilege: [TLB_SIZE] */
-    /* What fast accesses compare with (in its low 12 bits). The current ASID, or 0, which no entry has, where each
-     * access must take the slow path: alignment checks or data breakpoints are on. */
-    uint64_t tag;
-    uint64_t fetch_tag; /* the same for fetches: always the current ASID */
-    uint16_t asid;
-    uint16_t next_asid;
+    /* Where fast accesses to data look: the current table, or `none` where each access must take the slow path
+     * (alignment checks or data breakpoints are on). */
+    struct x86_tlb_entry *current;
+    struct x86_tlb_table *table; /* of the current privilege and space: fetches and fills */
+    struct x86_tlb_space *space; /* the current one */
+    unsigned victim;             /* next space to be given to a new PCID */
     /* Where pages larger than 4 KiB have been entered since the last full flush: a bit for each 4 MiB (2 and 4 MiB
      * pages) or 1 GiB of linear addresses, folded. INVLPG there drops the whole region. */
     uint64_t large[16], huge;
-    struct {
-        uint16_t pcid, asid;
-    } pcids[16]; /* recently used PCIDs; asid 0: free */
-    unsigned pcid_next;
-    struct x86_tlb_entry table[MMU_INDEXES][TLB_SIZE];
+    struct x86_tlb_entry none[TLB_SIZE];
+    struct x86_tlb_space spaces[TLB_SPACES];
 };
 
 struct x86_cpu;
 
-void x86_tlb_init(struct x86_cpu *cpu);      /* empties cpu->tlb and selects the current table */
-void x86_tlb_select(struct x86_cpu *cpu);    /* current table and tag; x86_update_mode() calls it */
-void x86_tlb_flush(struct x86_cpu *cpu);     /* everything, global entries too */
+void x86_tlb_init(struct x86_cpu *cpu);       /* empties cpu->tlb and selects the current table */
+void x86_tlb_select(struct x86_cpu *cpu);     /* current table and tag; x86_update_mode() calls it */
+void x86_tlb_flush(struct x86_cpu *cpu);      /* everything, global entries too */
 void x86_tlb_flush_asid(struct x86_cpu *cpu); /* the current address space (MOV CR3 without PCID) */
 void x86_tlb_switch(struct x86_cpu *cpu, uint16_t pcid, bool flush); /* MOV CR3: change PCID, maybe flush it */
 void x86_tlb_flush_pcid(struct x86_cpu *cpu, uint16_t pcid);         /* INVPCID types 0 and 1 */
@@ -66,9 +74,21 @@ void x86_tlb_drop_gpa(struct x86_cpu *cpu, gpa_t gpa);
 /* A page of 1 << shift bytes has been entered at lin. */
 void x86_tlb_note_large(struct x86_tlb *tlb, gva_t lin, unsigned shift);
 
-static inline struct x86_tlb_entry *x86_tlb_slot(struct x86_tlb_entry *table, gva_t lin)
+static inline struct x86_tlb_entry *x86_tlb_slot(struct x86_tlb_entry *entries, gva_t lin)
 {
-    return &table[(lin >> PAGE_SHIFT) & (TLB_SIZE - 1)];
+    return &entries[(lin >> PAGE_SHIFT) & (TLB_SIZE - 1)];
+}
+
+/* The guest-physical page of an entry of the current table. */
+static inline gpa_t x86_tlb_gpa(const struct x86_tlb *tlb, const struct x86_tlb_entry *e)
+{
+    return tlb->table->gpa[e - tlb->table->entry];
+}
+
+/* The host address of size bytes at lin if tag is that of their page and they stay in it, else NULL. */
+static inline void *x86_tlb_host(const struct x86_tlb_entry *e, gva_t tag, gva_t lin, unsigned size)
+{
+    return likely(lin - tag <= PAGE_SIZE - size) ? e->host + (lin - tag) : NULL;
 }
 
 #endif

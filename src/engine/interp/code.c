@@ -191,10 +191,10 @@ void code_sweep(struct interp_vcpu *vcpu)
 static struct x86_tlb_entry *fetch_entry(struct interp_vcpu *vcpu, gva_t lin, enum x86_rc *rc)
 {
     struct x86_cpu *cpu = &vcpu->soft.cpu;
-    struct x86_tlb_entry *e = x86_tlb_slot(cpu->tlb->current, lin);
+    struct x86_tlb_entry *e = x86_tlb_slot(cpu->tlb->table->entry, lin);
     bool mmio = false;
 
-    if (likely(e->fetch == ((lin & PAGE_MASK) | cpu->tlb->fetch_tag)))
+    if (likely(e->fetch == (lin & PAGE_MASK)))
         return e;
     e = x86_fetch_entry(cpu, lin, &mmio);
     if (!e)
@@ -212,11 +212,11 @@ static enum x86_rc fetch_crossing(struct interp_vcpu *vcpu, gva_t lin, uint8_t r
 
     if (!e)
         return rc;
-    memcpy(raw, (const void *)(uintptr_t)(lin + e->addend), first);
+    memcpy(raw, e->host + (lin & ~PAGE_MASK), first);
     e = fetch_entry(vcpu, second, &rc);
     if (!e)
         return rc;
-    memcpy(raw + first, (const void *)(uintptr_t)(second + e->addend), 15 - first);
+    memcpy(raw + first, e->host, 15 - first);
     return X86_NEXT;
 }
 
@@ -322,7 +322,7 @@ struct block *code_find(struct interp_vcpu *vcpu, enum x86_rc *rc)
     e = fetch_entry(vcpu, lin, rc);
     if (unlikely(!e))
         return NULL;
-    key = block_key(e->gpa | (lin & ~PAGE_MASK), cpu->mode);
+    key = block_key(x86_tlb_gpa(cpu->tlb, e) | (lin & ~PAGE_MASK), cpu->mode);
     block = code->jump[jump_slot(key)];
     if (likely(block && block->key == key && !block->crosses))
         return block;
@@ -339,7 +339,7 @@ struct block *code_find(struct interp_vcpu *vcpu, enum x86_rc *rc)
         block = NULL;
     }
     if (!block)
-        block = make_block(vcpu, lin, key, (const uint8_t *)(uintptr_t)(lin + e->addend), rc);
+        block = make_block(vcpu, lin, key, e->host + (lin & ~PAGE_MASK), rc);
     if (block)
         code->jump[jump_slot(key)] = block;
     return block;

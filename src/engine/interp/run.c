@@ -29,13 +29,13 @@ static void trace_instruction(const struct x86_cpu *cpu, const struct block *blo
     uint8_t bytes[15];
     char text[96], hex[2 * sizeof(bytes) + 1] = "";
     gva_t lin = (cpu->seg_base[SEG_CS] + cpu->rip) & cpu->lin_mask;
-    const struct x86_tlb_entry *e = x86_tlb_slot(cpu->tlb->current, lin);
+    const struct x86_tlb_entry *e = x86_tlb_slot(cpu->tlb->table->entry, lin);
     unsigned length = block->insn[0].length;
 
     if (block->crosses)
         memcpy(bytes, block->raw, sizeof(bytes));
     else
-        memcpy(bytes, (const void *)(uintptr_t)(lin + e->addend), length);
+        memcpy(bytes, e->host + (lin & ~PAGE_MASK), length);
     x86_disassemble(text, sizeof(text), cpu->mode, bytes, length, cpu->rip);
     for (unsigned i = 0; i < length; i++)
         snprintf(hex + 2 * i, 3, "%02x", bytes[i]);

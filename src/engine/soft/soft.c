@@ -381,12 +381,12 @@ void soft_vcpu_init(struct soft_vcpu *vcpu, struct soft_vm *vm, unsigned id)
 {
     vcpu->vm = vm;
     vcpu->extint = -1;
-    vcpu->cpu.tlb = &vcpu->tlb;
     vcpu->cpu.bus = &bus_ops;
     vcpu->cpu.engine = vcpu;
     vcpu->cpu.id = id;
     x86_cpu_reset(&vcpu->cpu);
     getentropy(vcpu->cpu.random.key, sizeof(vcpu->cpu.random.key));
+    vcpu->cpu.tlb = &vcpu->tlb;
     x86_tlb_init(&vcpu->cpu);
     x86_update_mode(&vcpu->cpu);
     vcpu->cpu.wait_for_sipi = id != 0;
