@@ -74,13 +74,21 @@ x86_exec_fn *x86_select_jmp(struct x86_insn *in, const struct x86_zydis *zydis)
 
 /* --- CALL ----------------------------------------------------------------------------- */
 
-/* The target is checked before the push, as nothing may change on #GP. */
+/* The target is checked before the push, as nothing may change on #GP; but a fault of the push comes first. */
+static enum x86_rc bad_target(struct x86_cpu *cpu, const struct x86_insn *in)
+{
+    enum x86_rc rc = x86_probe_stack(cpu, cpu->gpr[RSP] - in->opsize, in->opsize);
+
+    return rc ? rc : x86_raise_gp(cpu, 0);
+}
+
 static enum x86_rc call(struct x86_cpu *cpu, const struct x86_insn *in, uint64_t target)
 {
-    enum x86_rc rc = x86_check_branch(cpu, target);
+    enum x86_rc rc;
 
-    if (!rc)
-        rc = x86_push(cpu, next_rip(cpu, in), in->opsize);
+    if (x86_check_branch(cpu, target))
+        return bad_target(cpu, in);
+    rc = x86_push(cpu, next_rip(cpu, in), in->opsize);
     if (rc)
         return rc;
     cpu->rip = target;
@@ -92,7 +100,7 @@ static inline enum x86_rc call_long(struct x86_cpu *cpu, const struct x86_insn *
     enum x86_rc rc;
 
     if (unlikely(!x86_canonical(target)))
-        return x86_raise_gp(cpu, 0);
+        return bad_target(cpu, in);
     rc = push_long(cpu, cpu->rip + in->length);
     if (unlikely(rc))
         return rc;

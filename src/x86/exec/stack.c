@@ -186,12 +186,11 @@ static enum x86_rc enter_display(struct x86_cpu *cpu, unsigned size, unsigned le
     return x86_push(cpu, frame, size);
 }
 
-/* ENTER faults if a write at the final stack pointer would. */
-static enum x86_rc enter_probe(struct x86_cpu *cpu, unsigned size)
+enum x86_rc x86_probe_stack(struct x86_cpu *cpu, uint64_t offset, unsigned size)
 {
     gva_t lin;
     void *host;
-    enum x86_rc rc = x86_linear(cpu, SEG_SS, stack_wrap(cpu, cpu->gpr[RSP]), size, ACCESS_WRITE, &lin);
+    enum x86_rc rc = x86_linear(cpu, SEG_SS, stack_wrap(cpu, offset), size, ACCESS_WRITE, &lin);
 
     return rc ? rc : x86_rmw_pointer(cpu, lin, size, ACCESS_WRITE | ACCESS_STACK, &host);
 }
@@ -209,7 +208,7 @@ static enum x86_rc enter(struct x86_cpu *cpu, const struct x86_insn *in)
         rc = enter_display(cpu, in->opsize, level, frame);
     if (!rc) {
         x86_set_gpr(cpu, RSP * 8, cpu->stack_size, cpu->gpr[RSP] - (uint16_t)in->imm);
-        rc = enter_probe(cpu, in->opsize);
+        rc = x86_probe_stack(cpu, cpu->gpr[RSP], in->opsize); /* a write there must be possible */
     }
     if (rc) {
         cpu->gpr[RSP] = rsp;

@@ -1,11 +1,15 @@
 /*
- * x86/exec/stack.h: eight-byte push and pop in 64-bit mode, inline: a flat
- * segment, RSP whole. Other stacks: x86_push(), x86_pop().
+ * x86/exec/stack.h: what stack.c and branch.c share. Eight-byte push and pop in
+ * 64-bit mode are inline: a flat segment, RSP whole. Other stacks: x86_push(),
+ * x86_pop().
  */
 #ifndef X86_EXEC_STACK_H
 #define X86_EXEC_STACK_H
 
 #include "x86/access.h"
+
+/* Would a write of size bytes at SS:offset fault? X86_NEXT or X86_FAULT. */
+enum x86_rc x86_probe_stack(struct x86_cpu *cpu, uint64_t offset, unsigned size);
 
 static inline enum x86_rc push_long(struct x86_cpu *cpu, uint64_t value)
 {
