@@ -65,7 +65,7 @@ static void test_registers(void **state)
     assert_int_equal(get(t, 0x01), 0x00170020);
     assert_int_equal(get(t, 0x02), 0x01000000);
     put(t, 0x00, 0xffffffff);
-    assert_int_equal(get(t, 0x00), 0x0f000000);
+    assert_int_equal(get(t, 0x00), 0xff000000);
     put(t, 0x01, 0);
     assert_int_equal(get(t, 0x01), 0x00170020);
     for (i = 0; i < 24; i++)

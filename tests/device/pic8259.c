@@ -253,7 +253,10 @@ static void test_spurious(void **state)
 {
     struct fixture *f = *state;
 
+    out8(f, 0x4d0, 0x10);
+    out8(f, 0x4d1, 0x04);
     up(f, 4);
+    assert_true(f->level);
     down(f, 4);
     assert_false(f->level);
     assert_int_equal(pic_acknowledge(f->device), 0x27);
@@ -262,6 +265,9 @@ static void test_spurious(void **state)
     down(f, 10);
     assert_int_equal(pic_acknowledge(f->device), 0x27);
     assert_int_equal(isr(f, 0xa0), 0);
+    up(f, 3); /* an edge is kept */
+    down(f, 3);
+    assert_int_equal(ack(f), 0x23);
 }
 
 static void test_init_again(void **state)

@@ -151,7 +151,7 @@ static void write_indirect(struct ioapic *ioapic, uint32_t value)
     unsigned half = ioapic->select - REG_TABLE;
 
     if (ioapic->select == REG_ID)
-        ioapic->id = value >> 24 & 0xf;
+        ioapic->id = (uint8_t)(value >> 24); /* 4 bits on the 82093AA; 8 hold any APIC ID */
     else if (half < 2 * IOAPIC_PINS)
         write_entry(ioapic, half, value);
 }
@@ -199,7 +199,7 @@ struct ioapic *ioapic_new(struct bus *bus, gpa_t base, uint8_t id, struct msi_si
         return NULL;
     }
     ioapic->sink = sink;
-    ioapic->id = id & 0xf;
+    ioapic->id = id;
     for (pin = 0; pin < IOAPIC_PINS; pin++)
         ioapic->table[pin] = RTE_MASKED;
     lock_init(&ioapic->lock, LOCK_IRQCHIP);

@@ -74,16 +74,26 @@ static unsigned requesting(const struct chip *chip)
     return input_of_rank(chip, request);
 }
 
-/* An edge is remembered while its line stays up; a level is what the line says. */
+/* A level is what the line says; an edge is remembered until it is acknowledged. The chip forgets it if the line falls
+ * before that, but it is answered within microseconds: a virtual processor takes milliseconds, and would lose ticks of
+ * the timer, whose line falls just before it rises. */
 static void set_line(struct chip *chip, unsigned input, bool level)
 {
     uint8_t bit = (uint8_t)(1u << input);
 
     if (!level)
-        chip->irr &= (uint8_t)~bit;
+        chip->irr &= (uint8_t) ~(chip->elcr & bit);
     else if ((chip->elcr & bit) || !(chip->lines & bit))
         chip->irr |= bit;
     chip->lines = (uint8_t)((chip->lines & ~bit) | (level ? bit : 0));
+}
+
+/* The slave's INT, which falls together with its last request. */
+static void cascade(struct chip *master, bool level)
+{
+    set_line(master, CASCADE, level);
+    if (!level)
+        master->irr &= (uint8_t) ~(1u << CASCADE);
 }
 
 static void update(struct pic *pic)
@@ -91,7 +101,7 @@ static void update(struct pic *pic)
     struct chip *master = &pic->chips[0];
     bool output;
 
-    set_line(master, CASCADE, requesting(&pic->chips[1]) != NO_INPUT);
+    cascade(master, requesting(&pic->chips[1]) != NO_INPUT);
     output = requesting(master) != NO_INPUT;
     if (output == pic->output)
         return;
@@ -116,7 +126,7 @@ static void acknowledge(struct chip *chip, unsigned input)
     if (!(chip->elcr & bit))
         chip->irr &= (uint8_t)~bit;
     if (!chip->master) /* INT falls during the cycle: what still waits is a new edge for the master */
-        set_line(&chip->pic->chips[0], CASCADE, false);
+        cascade(&chip->pic->chips[0], false);
     if (chip->auto_eoi)
         end(chip, input, chip->rotate_on_auto_eoi);
 }
