@@ -109,7 +109,7 @@ static int open_job(struct streams *streams, const struct config *config, struct
     unsigned rows = 0, columns = 0;
     int rc;
 
-    snprintf(streams->words, sizeof(streams->words), " quiet trapeze.mode=job");
+    snprintf(streams->words, sizeof(streams->words), " quiet loglevel=3 trapeze.mode=job");
     snprintf(term, sizeof(term), "TERM=%.100s", terminal_type());
     if (job.terminal) {
         rc = open_keyboard(streams, loop, err);
@@ -131,7 +131,7 @@ static int open_job(struct streams *streams, const struct config *config, struct
 
 static int open_demo(struct streams *streams, struct loop *loop, struct error *err)
 {
-    snprintf(streams->words, sizeof(streams->words), " quiet trapeze.mode=demo");
+    snprintf(streams->words, sizeof(streams->words), " quiet loglevel=3 trapeze.mode=demo");
     streams->serial[0] = chardev_fd_new(loop, -1, STDOUT_FILENO, err);
     return streams->serial[0] ? 0 : -EIO;
 }
