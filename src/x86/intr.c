@@ -165,7 +165,8 @@ void x86_deliver_interrupt(struct x86_cpu *cpu, uint8_t vector)
 
 enum x86_rc x86_software_interrupt(struct x86_cpu *cpu, uint8_t vector, uint64_t next_rip)
 {
-    struct x86_delivery d = {.vector = vector, .soft = true, .rip = next_rip, .rflags = cpu->rflags};
+    struct x86_delivery d = {
+        .vector = vector, .soft = true, .rip = next_rip, .rflags = cpu->rflags & ~(uint64_t)FLAG_RF};
 
     TRACE(INT, "software interrupt %u rip %" PRIx64, vector, cpu->rip);
     return x86_deliver(cpu, &d);

@@ -205,6 +205,7 @@ static void store(struct guest *g, const struct exit *exit, struct isa_state *ou
     out->rip = g->cpu.rip;
     out->rflags = g->cpu.rflags;
     out->fpu = g->cpu.fpu;
+    out->fpu.xstate_bv = 7; /* engines keep the contents; in use or not is found when it is asked for */
     out->fs_base = g->cpu.seg[SEG_FS].base;
     out->gs_base = g->cpu.seg[SEG_GS].base;
     for (unsigned i = 0; i < ARRAY_SIZE(others); i++)

@@ -190,7 +190,9 @@ static int compare_reasons(const void *a, const void *b)
 {
     const struct isa_form *const *x = a, *const *y = b;
 
-    return strcmp((*x)->reason, (*y)->reason);
+    int reasons = strcmp((*x)->reason, (*y)->reason);
+
+    return reasons ? reasons : (int)(*x)->example.insn.mnemonic - (int)(*y)->example.insn.mnemonic;
 }
 
 static void summarize_excluded(const struct isa_forms *forms)

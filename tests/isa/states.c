@@ -259,6 +259,17 @@ static void aim(struct builder *b, const ZydisDecodedOperand *op, uint64_t targe
         b->pinned |= (uint16_t)(1u << index);
 }
 
+/* As aim(), for an operand whose registers were set by it. */
+static void aim_again(struct builder *b, const ZydisDecodedOperand *op, uint64_t target)
+{
+    int base = gpr_number(op->mem.base), index = gpr_number(op->mem.index);
+
+    b->state->fs_base &= 0xffff;
+    b->state->gs_base &= 0xffff;
+    b->pinned &= (uint16_t) ~((base >= 0 ? 1u << base : 0) | (index >= 0 ? 1u << index : 0));
+    aim(b, op, target);
+}
+
 static bool is_stack(const ZydisDecodedOperand *op)
 {
     int n = op->mem.base - ZYDIS_REGISTER_RSP, m = op->mem.base - ZYDIS_REGISTER_ESP,
@@ -294,6 +305,9 @@ static void aim_operands(struct builder *b)
             continue;
         low = address_bits(b->in, op) == 16 && !is_stack(op);
         aim(b, op, is_stack(op) ? in_window(b, WINDOW_STACK, size) : some_address(b, size, low));
+        /* An offset that is not canonical, but with the segment's base is: processors differ. */
+        if (op->mem.segment >= ZYDIS_REGISTER_FS && linear(b, op) >> 40)
+            aim_again(b, op, in_window(b, low ? WINDOW_LOW : WINDOW_DATA, size));
         if (isa_chance(b->rng, 70))
             fill_operand(b, op, linear(b, op));
     }
@@ -469,6 +483,7 @@ static void gather_operands(struct builder *b)
     unsigned scale = op->mem.scale ? op->mem.scale : 1;
     int base = gpr_number(op->mem.base);
 
+    b->state->fpu.xstate_bv = 7;
     for (unsigned i = 0; i < 8; i++) {
         int64_t element = (int64_t)(isa_pick(b->rng, 4000) / scale);
         uint8_t *half = i < 4 ? b->state->fpu.xmm[index] : b->state->fpu.ymm_high[index];
@@ -509,7 +524,7 @@ static void image_operands(struct builder *b)
         return;
     }
     if (isa_chance(b->rng, 5))
-        image.mxcsr ^= 1u << isa_pick(b->rng, 32);
+        image.mxcsr ^= (1u << isa_pick(b->rng, 32)) & ~(1u << 17); /* misaligned SSE: only hosts have it */
     image.xstate_bv = isa_chance(b->rng, 60) ? 7 : isa_pick(b->rng, 8);
     if (isa_chance(b->rng, 10))
         image.xcomp_bv = 1ull << 63 | (isa_chance(b->rng, 70) ? 7 : image.xstate_bv);

@@ -128,7 +128,7 @@ static enum outcome finish_step(struct x86_cpu *cpu, const struct x86_insn *in, 
     x86_io_forget(cpu);
     if (rf && rc != X86_AGAIN && !loads_rf(in))
         cpu->rflags &= ~(uint64_t)FLAG_RF;
-    debug_traps(cpu, tf && !clears_trap(in));
+    debug_traps(cpu, tf && !(rc == X86_JUMP && clears_trap(in)));
     return GO_ON;
 }
 

@@ -79,10 +79,10 @@ EXEC(mov_from_cr)
 /* Which of DR0..3, 6, 7 is meant (DR4 and DR5 are 6 and 7, or #UD with CR4.DE), and may it be touched? */
 static enum x86_rc check_dr(struct x86_cpu *cpu, unsigned *dr)
 {
-    if (*dr > 7 || ((*dr == 4 || *dr == 5) && (cpu->cr4 & CR4_DE)))
-        return x86_raise(cpu, VEC_UD);
     if (cpu->cpl)
         return x86_raise_gp(cpu, 0);
+    if (*dr > 7 || ((*dr == 4 || *dr == 5) && (cpu->cr4 & CR4_DE)))
+        return x86_raise(cpu, VEC_UD);
     if (cpu->dr[7] & DR7_GD) {
         x86_raise(cpu, VEC_DB);
         cpu->exc.cr2 = DR6_BD;

@@ -26,6 +26,21 @@ enum x86_rc x86_check_target(struct x86_cpu *cpu, const struct x86_segment *cs, 
     return ok ? X86_NEXT : x86_raise_gp(cpu, 0);
 }
 
+/* AMD's processors know no 64-bit offset: with REX.W they read the one of 32 bits (AMD APM vol. 3, LFS). */
+enum x86_rc x86_read_far_pointer(struct x86_cpu *cpu, const struct x86_insn *in, uint64_t *offset, uint16_t *selector)
+{
+    unsigned size = in->opsize == 8 && !x86_vendor_intel(cpu) ? 4 : in->opsize;
+    uint8_t pointer[10];
+    enum x86_rc rc = x86_read(cpu, in->seg, x86_effective(cpu, in), pointer, size + 2);
+
+    if (rc)
+        return rc;
+    *offset = 0;
+    memcpy(offset, pointer, size);
+    memcpy(selector, pointer + size, 2);
+    return X86_NEXT;
+}
+
 static enum x86_rc far_real(struct x86_cpu *cpu, const struct far *f)
 {
     struct x86_segment cs = x86_real_segment(cpu, SEG_CS, f->selector);
@@ -217,15 +232,12 @@ static enum x86_rc far_branch(struct x86_cpu *cpu, const struct x86_insn *in, bo
 
 static enum x86_rc far_branch_memory(struct x86_cpu *cpu, const struct x86_insn *in, bool call)
 {
-    uint8_t pointer[10];
-    uint64_t offset = 0;
+    uint64_t offset;
     uint16_t selector;
-    enum x86_rc rc = x86_read(cpu, in->seg, x86_effective(cpu, in), pointer, in->opsize + 2);
+    enum x86_rc rc = x86_read_far_pointer(cpu, in, &offset, &selector);
 
     if (rc)
         return rc;
-    memcpy(&offset, pointer, in->opsize);
-    memcpy(&selector, pointer + in->opsize, 2);
     return far_branch(cpu, in, call, offset, selector);
 }
 

@@ -1,10 +1,13 @@
 /*
- * x86/exec/far.h: what far returns (RET, IRET) have in common.
+ * x86/exec/far.h: what far transfers have in common.
  */
 #ifndef X86_EXEC_FAR_H
 #define X86_EXEC_FAR_H
 
 #include "x86/segment.h"
+
+/* Reads the far pointer that an instruction's memory operand is. */
+enum x86_rc x86_read_far_pointer(struct x86_cpu *cpu, const struct x86_insn *in, uint64_t *offset, uint16_t *selector);
 
 /* Is rip inside a code segment (or canonical, if that is 64-bit code)? #GP(0) */
 enum x86_rc x86_check_target(struct x86_cpu *cpu, const struct x86_segment *cs, uint64_t rip);

@@ -8,6 +8,7 @@
 #include "x86/access.h"
 #include "x86/exec/fpu.h"
 #include "x86/exec/native_internal.h"
+#include "x86/exec/probe.h"
 
 #define BUFFER_SIZE 64
 
@@ -168,7 +169,10 @@ static inline __attribute__((always_inline)) enum x86_rc exec_native(struct x86_
             return rc;
     }
     if (fp) {
-        rc = run_fp(cpu, in, buffer, &flags);
+        /* What computes and stores finds a fault of the store first. */
+        rc = kind == MEMORY_STORE ? x86_probe_write(cpu, in->seg, ea, in->memsize) : X86_NEXT;
+        if (!rc)
+            rc = run_fp(cpu, in, buffer, &flags);
         if (unlikely(rc))
             return rc;
     } else {

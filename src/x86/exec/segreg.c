@@ -1,6 +1,7 @@
 /*
  * x86/exec/segreg.c: instructions that move segment registers.
  */
+#include "x86/exec/far.h"
 #include "x86/exec/system.h"
 
 static void assign(struct x86_cpu *cpu, unsigned seg, const struct x86_segment *value)
@@ -66,15 +67,12 @@ EXEC(pop_seg)
 EXEC(load_far_pointer) /* arg: the segment register */
 {
     struct x86_segment value;
-    uint8_t pointer[10];
-    uint64_t offset = 0;
+    uint64_t offset;
     uint16_t selector;
-    enum x86_rc rc = x86_read(cpu, in->seg, x86_effective(cpu, in), pointer, in->opsize + 2);
+    enum x86_rc rc = x86_read_far_pointer(cpu, in, &offset, &selector);
 
     if (rc)
         return rc;
-    memcpy(&offset, pointer, in->opsize);
-    memcpy(&selector, pointer + in->opsize, 2);
     rc = x86_check_segment_load(cpu, in->arg, selector, &value);
     if (rc)
         return rc;

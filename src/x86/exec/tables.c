@@ -245,7 +245,6 @@ EXEC(verw)
 EXEC(arpl)
 {
     uint16_t rpl = X86_GPR16(cpu, in->shape == SHAPE_RR ? in->r1 : in->r0) & SELECTOR_RPL;
-    struct x86_rmw rmw;
     uint64_t selector;
     bool raise;
     enum x86_rc rc;
@@ -256,16 +255,10 @@ EXEC(arpl)
         if (raise)
             X86_GPR16(cpu, in->r0) = (uint16_t)((selector & ~(uint64_t)SELECTOR_RPL) | rpl);
     } else {
-        rc = x86_rmw_begin(cpu, in, &rmw, 2);
-        if (rc)
+        if ((rc = x86_read_operand(cpu, in, &selector, 2)))
             return rc;
-        selector = rmw.host ? *(uint16_t *)rmw.host : rmw.value;
         raise = (selector & SELECTOR_RPL) < rpl;
-        if (raise)
-            selector = (selector & ~(uint64_t)SELECTOR_RPL) | rpl;
-        if (rmw.host)
-            *(uint16_t *)rmw.host = (uint16_t)selector;
-        else if ((rc = x86_rmw_finish(cpu, in, &rmw, selector, 2)))
+        if (raise && (rc = x86_write_operand(cpu, in, (selector & ~(uint64_t)SELECTOR_RPL) | rpl, 2)))
             return rc;
     }
     set_zf(cpu, raise);
