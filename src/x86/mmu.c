@@ -361,18 +361,27 @@ void x86_rmw_written(struct x86_cpu *cpu, gva_t lin, unsigned size)
         cpu->bus->written(cpu, piece.gpa, size);
 }
 
-void x86_check_breakpoints(struct x86_cpu *cpu, gva_t lin, unsigned size, bool write)
+/* Breakpoints of the given types (bit t: type t) that touch [at, at + size) go to dr6_hit. */
+static void check_breakpoints(struct x86_cpu *cpu, uint64_t at, unsigned size, unsigned types)
 {
-    if (likely(!x86_breakpoints_enabled(cpu)))
-        return;
-    lin = wrap(cpu, lin, 0);
     for (unsigned n = 0; n < 4; n++) {
-        unsigned type = x86_breakpoint_type(cpu, n), len = x86_breakpoint_size(cpu, n);
-        gva_t at = cpu->dr[n] & ~(gva_t)(len - 1);
+        unsigned len = x86_breakpoint_size(cpu, n);
+        uint64_t start = cpu->dr[n] & ~(uint64_t)(len - 1);
 
-        if (!x86_breakpoint_enabled(cpu, n) || !(type & 1) || (type == DR7_WRITE && !write))
-            continue;
-        if (lin - at < len || at - lin < size)
+        if (x86_breakpoint_enabled(cpu, n) && (types >> x86_breakpoint_type(cpu, n) & 1) &&
+            (at - start < len || start - at < size))
             cpu->dr6_hit |= (uint8_t)(1u << n);
     }
+}
+
+void x86_check_breakpoints(struct x86_cpu *cpu, gva_t lin, unsigned size, bool write)
+{
+    if (unlikely(x86_breakpoints_enabled(cpu)))
+        check_breakpoints(cpu, wrap(cpu, lin, 0), size, 1u << DR7_READ_WRITE | (write ? 1u << DR7_WRITE : 0));
+}
+
+void x86_check_io_breakpoints(struct x86_cpu *cpu, uint16_t port, unsigned size)
+{
+    if (unlikely(x86_breakpoints_enabled(cpu)) && (cpu->cr4 & CR4_DE))
+        check_breakpoints(cpu, port, size, 1u << DR7_IO);
 }

@@ -47,6 +47,8 @@ void x86_rmw_written(struct x86_cpu *cpu, gva_t lin, unsigned size);
 
 /* Data breakpoints (DR0..3) that an access hits go to cpu->dr6_hit. Called from the slow path. */
 void x86_check_breakpoints(struct x86_cpu *cpu, gva_t lin, unsigned size, bool write);
+/* The same for an access to a port (CR4.DE). */
+void x86_check_io_breakpoints(struct x86_cpu *cpu, uint16_t port, unsigned size);
 
 /* MOV to CR0/CR3/CR4/EFER share these: checks (#GP(0)), flushes, PAE PDPTE loads, mode update. */
 enum x86_rc x86_write_cr0(struct x86_cpu *cpu, uint64_t value);

@@ -53,6 +53,7 @@ static enum outcome leave(struct interp_vcpu *vcpu, struct exit *exit, enum x86_
         return LEAVE;
     }
     x86_io_forget(cpu);
+    cpu->dr6_hit = 0; /* a fault undoes the accesses before it */
     x86_deliver_exception(cpu);
     return GO_ON;
 }

@@ -50,6 +50,7 @@ EXEC(in)
     rc = cpu->bus->port(cpu, port, &data, in->opsize, false);
     if (rc)
         return rc;
+    x86_check_io_breakpoints(cpu, port, in->opsize);
     x86_set_gpr(cpu, RAX * 8, in->opsize, data);
     return X86_NEXT;
 }
@@ -60,5 +61,8 @@ EXEC(out)
     uint32_t data = (uint32_t)x86_get_gpr(cpu, RAX * 8, in->opsize);
     enum x86_rc rc = x86_check_port(cpu, port, in->opsize);
 
-    return rc ? rc : cpu->bus->port(cpu, port, &data, in->opsize, true);
+    if (rc)
+        return rc;
+    x86_check_io_breakpoints(cpu, port, in->opsize);
+    return cpu->bus->port(cpu, port, &data, in->opsize, true);
 }

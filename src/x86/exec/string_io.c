@@ -58,6 +58,7 @@ static enum x86_rc string_io(struct x86_cpu *cpu, const struct x86_insn *in)
         rc = in->arg == STRING_INS ? ins(cpu, in) : outs(cpu, in);
     if (rc)
         return rc;
+    x86_check_io_breakpoints(cpu, X86_GPR16(cpu, RDX * 8), in->opsize);
     x86_set_gpr(cpu, pointer * 8, in->addrsize, cpu->gpr[pointer] + step);
     if (!repeated)
         return X86_NEXT;
