@@ -35,7 +35,7 @@ FOR_SIZES_248(BIT_COMPUTE, bts)
 FOR_SIZES_248(BIT_COMPUTE, btr)
 FOR_SIZES_248(BIT_COMPUTE, btc)
 
-/* An immediate index is taken modulo the operand's size: host does that for register operands, here as well. */
+/* Within the operand the index counts modulo its size. */
 #define BIT_MASK(index, n) ((index) & (8 * (n)-1))
 
 #define BIT_RMW_SIZE(op, n, T, s)                                                                                      \
@@ -47,18 +47,17 @@ FOR_SIZES_248(BIT_COMPUTE, btc)
                      : "cc", "memory");                                                                                \
         return f;                                                                                                      \
     }                                                                                                                  \
-    static inline enum x86_rc op##_at##n(struct x86_cpu *cpu, const struct x86_insn *at, T index)                      \
+    static inline enum x86_rc op##_at##n(struct x86_cpu *cpu, const struct x86_insn *in, T index)                      \
     {                                                                                                                  \
         struct x86_rmw rmw;                                                                                            \
         packed_flags f = flags_get(cpu);                                                                               \
-        enum x86_rc rc = x86_rmw_begin(cpu, at, &rmw, n);                                                              \
+        enum x86_rc rc = x86_rmw_begin(cpu, in, &rmw, n);                                                              \
         if (unlikely(rc))                                                                                              \
             return rc;                                                                                                 \
         index = BIT_MASK(index, n);                                                                                    \
-        if (rmw.host && (at->flags & INSN_LOCK)) {                                                                     \
+        if (rmw.host && (in->flags & INSN_LOCK)) {                                                                     \
             f = op##_locked##n(f, rmw.host, index);                                                                    \
         } else {                                                                                                       \
-            const struct x86_insn *in = at;                                                                            \
             T dst = (T)RMW_OLD(rmw, n);                                                                                \
             f = op##_in_reg##n(f, &dst, index);                                                                        \
             RMW_STORE(rmw, dst, n);                                                                                    \
