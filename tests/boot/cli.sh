@@ -1,0 +1,77 @@
+#!/bin/bash
+# What a user gets wrong: cli.sh TRAPEZE. Each call must end with its status and say one line.
+set -u
+trapeze=$1
+work=$(mktemp -d)
+trap 'chmod -R u+rwX "$work"; rm -rf "$work"' EXIT
+passed=0 failed=0
+
+expect() { # status pattern arguments...
+    local status=$1 pattern=$2 got
+    shift 2
+    timeout 60 "$trapeze" "$@" >"$work/out" 2>"$work/err" </dev/null
+    got=$?
+    grep -v '^trapeze: engine ' "$work/err" >"$work/said"
+    if [ $got = "$status" ] && [ "$(wc -l <"$work/said")" = 1 ] && grep -qE -- "$pattern" "$work/said"; then
+        passed=$((passed + 1)); echo "PASS $*"
+    else
+        failed=$((failed + 1)); echo "FAIL $* (status $got): $(cat "$work/err")"
+    fi
+}
+
+head -c 100000 /dev/zero >"$work/zeros"
+: >"$work/empty"
+head -c 700 /dev/zero | tr '\0' 'x' >"$work/short"
+mkdir "$work/dir"
+printf '\177ELF\2\1\1\0\0\0\0\0\0\0\0\0\2\0\267\0\1\0\0\0' >"$work/arm64" # EM_AARCH64
+head -c 4096 /dev/zero >>"$work/arm64"
+
+expect 2 'no command .boot.' boot
+expect 2 'no option .--kernle.' run --kernle x
+expect 2 '--kernel: give it a value' run --kernel
+expect 2 '--stats takes no value' run --stats=yes
+expect 2 'goes after' run vmlinuz
+expect 2 '--memory: 0 is out of range' run --memory 0
+expect 2 '--memory: 1M is out of range' run --memory 1M
+expect 2 '--memory: 10T is out of range' run --memory 10T
+expect 2 "'512X' is not a size" run --memory 512X
+expect 2 "'' is not a size" run --memory ''
+expect 2 "'-5M' is not a size" run --memory -5M
+expect 2 'no category .all.' run --trace all
+expect 2 "there is no 'warp'" run --engine warp
+expect 2 'leave out --kernel' run --kernel "$work/zeros" -- true
+expect 2 "$work/none" run --kernel "$work/none"
+expect 2 "$work/dir" run --kernel "$work/dir"
+expect 2 "$work/empty" run --kernel "$work/empty"
+expect 2 "$work/zeros" run --kernel "$work/zeros"
+expect 2 "$work/short" run --kernel "$work/short"
+expect 2 "$work/arm64" run --kernel "$work/arm64"
+expect 2 '--trace-file: /nowhere/x' run --kernel "$work/zeros" --trace io --trace-file /nowhere/x
+guest=$(dirname "$trapeze")/guest
+if [ -s "$guest/vmlinuz" ]; then
+    head -c 1000000 "$guest/vmlinuz" >"$work/truncated"
+    expect 2 "$work/truncated" run --kernel "$work/truncated"
+    expect 2 "$work/none" run --initrd "$work/none"
+    truncate -s 400M "$work/large"
+    expect 2 "$work/large" run --memory 256M --initrd "$work/large"
+    expect 2 "vmlinuz" run --memory 16M
+fi
+if [ "$(id -u)" = 0 ] && command -v setpriv >/dev/null; then
+    chmod 755 "$work"; install -m 000 /dev/null "$work/secret"
+    setpriv --reuid 65534 --clear-groups --inh-caps=-all "$trapeze" --version >/dev/null 2>&1 && {
+        timeout 60 setpriv --reuid 65534 --clear-groups "$trapeze" run --kernel "$work/secret" 2>"$work/err"
+        if [ $? = 2 ] && grep -q 'ermission denied' "$work/err"; then passed=$((passed + 1)); echo "PASS no permission"
+        else failed=$((failed + 1)); echo "FAIL no permission: $(cat "$work/err")"; fi
+    }
+fi
+for words in --help --version 'run --help'; do
+    # shellcheck disable=SC2086
+    if "$trapeze" $words >"$work/out" 2>"$work/err" && [ -s "$work/out" ] && [ ! -s "$work/err" ]; then
+        passed=$((passed + 1)); echo "PASS $words"
+    else
+        failed=$((failed + 1)); echo "FAIL $words"
+    fi
+done
+
+echo "$passed passed, $failed failed"
+[ $failed = 0 ]
