@@ -88,55 +88,6 @@ static void test_real_mode_segments(void **state)
     fake_free(f);
 }
 
-static void test_mode(void **state)
-{
-    struct fake *f = fake_new(0);
-    struct x86_cpu *cpu = &f->cpu;
-
-    assert_int_equal(cpu->mode, MODE_REAL16);
-    assert_int_equal(cpu->cpl, 0);
-    assert_int_equal(cpu->stack_size, 2);
-    fake_paging(f, 0, 0, 0, 0);
-    fake_segments(f, 16, 1);
-    assert_int_equal(cpu->mode, MODE_PROT16);
-    assert_int_equal(cpu->cpl, 1);
-    assert_int_equal(cpu->stack_size, 2);
-    fake_segments(f, 32, 3);
-    assert_int_equal(cpu->mode, MODE_PROT32);
-    assert_int_equal(cpu->cpl, 3);
-    assert_int_equal(cpu->stack_size, 4);
-    assert_int_equal(cpu->seg_flat, 0x3f & ~(1 << SEG_CS));
-    assert_int_equal(cpu->lin_mask, 0xffffffff);
-    cpu->rflags |= FLAG_VM;
-    x86_update_mode(cpu);
-    assert_int_equal(cpu->mode, MODE_VM86);
-    assert_int_equal(cpu->cpl, 3);
-    assert_int_equal(cpu->stack_size, 2);
-    cpu->rflags &= ~(uint64_t)FLAG_VM;
-    cpu->msr.efer = EFER_LME | EFER_LMA;
-    fake_segments(f, 16, 3);
-    assert_int_equal(cpu->mode, MODE_COMPAT16);
-    fake_segments(f, 32, 3);
-    assert_int_equal(cpu->mode, MODE_COMPAT32);
-    fake_segments(f, 64, 0);
-    cpu->seg[SEG_DS].base = 0x1000;
-    cpu->seg[SEG_GS].base = 0x2000;
-    x86_update_mode(cpu);
-    assert_int_equal(cpu->mode, MODE_LONG64);
-    assert_int_equal(cpu->stack_size, 8);
-    assert_int_equal(cpu->seg_flat, 0x3f);
-    assert_int_equal(cpu->seg_base[SEG_DS], 0);
-    assert_int_equal(cpu->seg_base[SEG_GS], 0x2000);
-    assert_true(cpu->lin_mask == ~0ull);
-    cpu->rflags |= FLAG_TF;
-    x86_update_mode(cpu);
-    assert_true(cpu->events & X86_EV_TRAP);
-    cpu->rflags &= ~(uint64_t)FLAG_TF;
-    x86_update_mode(cpu);
-    assert_false(cpu->events & X86_EV_TRAP);
-    fake_free(f);
-}
-
 /* --- memory -------------------------------------------------------------------------- */
 
 /* 32-bit paging with 4 KiB pages of the first 4 MiB; each maps itself, user and writable. */
@@ -553,7 +504,6 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_segments),
         cmocka_unit_test(test_real_mode_segments),
-        cmocka_unit_test(test_mode),
         cmocka_unit_test(test_page_crossing),
         cmocka_unit_test(test_wrap),
         cmocka_unit_test(test_mmio_split),
