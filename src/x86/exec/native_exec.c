@@ -5,7 +5,6 @@
  */
 #include <string.h>
 
-#include "x86/access.h"
 #include "x86/exec/fpu.h"
 #include "x86/exec/native_internal.h"
 #include "x86/exec/probe.h"
@@ -135,17 +134,6 @@ static inline enum x86_rc store(struct x86_cpu *cpu, const struct x86_insn *in, 
     }
 }
 
-/* Only VCVTPS2PH computes and stores: its exception flags must not be seen if the store faults. */
-static enum x86_rc store_result(struct x86_cpu *cpu, const struct x86_insn *in, uint64_t ea, const uint8_t *buffer,
-                                uint32_t mxcsr)
-{
-    enum x86_rc rc = store(cpu, in, ea, buffer);
-
-    if (unlikely(rc))
-        cpu->fpu.mxcsr = mxcsr;
-    return rc;
-}
-
 static inline __attribute__((always_inline)) enum x86_rc exec_native(struct x86_cpu *cpu, const struct x86_insn *in,
                                                                      bool vex, bool fp, enum memory_kind kind)
 {
@@ -165,14 +153,13 @@ static inline __attribute__((always_inline)) enum x86_rc exec_native(struct x86_
             rc = x86_read(cpu, in->seg, ea, buffer, 16);
         else if (kind == MEMORY_LOAD)
             rc = load(cpu, in, ea, buffer);
+        else if (fp) /* VCVTPS2PH: a fault of the store comes before the computation's exceptions */
+            rc = x86_probe_write(cpu, in->seg, ea, in->memsize, 0);
         if (unlikely(rc))
             return rc;
     }
     if (fp) {
-        /* What computes and stores finds a fault of the store first. */
-        rc = kind == MEMORY_STORE ? x86_probe_write(cpu, in->seg, ea, in->memsize) : X86_NEXT;
-        if (!rc)
-            rc = run_fp(cpu, in, buffer, &flags);
+        rc = run_fp(cpu, in, buffer, &flags);
         if (unlikely(rc))
             return rc;
     } else {
@@ -180,9 +167,12 @@ static inline __attribute__((always_inline)) enum x86_rc exec_native(struct x86_
     }
     if (stub->flags & STUB_FLAGS)
         cpu->rflags = (cpu->rflags & ~(uint64_t)FLAGS_STATUS) | (flags & FLAGS_STATUS);
-    if (kind == MEMORY_STORE)
-        return fp ? store_result(cpu, in, ea, buffer, mxcsr) : store(cpu, in, ea, buffer);
-    return X86_NEXT;
+    if (kind == MEMORY_STORE) {
+        rc = store(cpu, in, ea, buffer);
+        if (fp && rc) /* MMIO: the instruction will be started anew */
+            cpu->fpu.mxcsr = mxcsr;
+    }
+    return rc;
 }
 
 #define EXECUTOR(name, vex, fp, kind)                                                                                  \

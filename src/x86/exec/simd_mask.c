@@ -66,7 +66,7 @@ static enum x86_rc store_selected(struct x86_cpu *cpu, unsigned seg, uint64_t ea
     enum x86_rc rc;
 
     for (uint32_t left = selected; left; left &= left - 1) {
-        rc = x86_probe_write(cpu, seg, (ea + (unsigned)__builtin_ctz(left) * size) & ea_mask, size);
+        rc = x86_probe_write(cpu, seg, (ea + (unsigned)__builtin_ctz(left) * size) & ea_mask, size, ACCESS_UNALIGNED);
         if (rc)
             return rc;
     }

@@ -53,7 +53,7 @@ static enum x86_rc exec_x87(struct x86_cpu *cpu, const struct x86_insn *in)
     image.mxcsr = MXCSR_INIT;
     flags = stub->run(buffer, &image, (void *)(uintptr_t)(cpu->rflags & FLAGS_STATUS), NULL, NULL, NULL);
     if (stub->flags & STUB_STORE)
-        rc = store_suppressed(&image) ? x86_probe_write(cpu, in->seg, ea, stub->memsize)
+        rc = store_suppressed(&image) ? x86_probe_write(cpu, in->seg, ea, stub->memsize, 0)
                                       : x86_write(cpu, in->seg, ea, buffer, MIN(stub->memsize, sizeof(buffer)));
     if (rc)
         return rc;

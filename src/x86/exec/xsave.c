@@ -168,14 +168,15 @@ static enum x86_rc write_part(struct x86_cpu *cpu, const struct x86_insn *in, ui
     return x86_write(cpu, in->seg, ea + offset, data, size);
 }
 
-/* Writes the components of `saved`; the parts of the area between them keep what they had. The whole area is checked
- * first. */
-static enum x86_rc write_components(struct x86_cpu *cpu, const struct x86_insn *in, uint64_t ea, uint64_t saved,
-                                    bool mxcsr)
+/* Writes the components of `saved`; the parts of the area between them keep what they had. The whole area for
+ * what was asked is checked first. */
+static enum x86_rc write_components(struct x86_cpu *cpu, const struct x86_insn *in, uint64_t ea, uint64_t asked,
+                                    uint64_t saved, bool mxcsr)
 {
     uint32_t control[2] = {cpu->fpu.mxcsr, MXCSR_MASK};
     uint8_t image[X87_SIZE];
-    enum x86_rc rc = x86_probe_write(cpu, in->seg, ea, AVX_OFFSET + (saved & XCR0_AVX ? vector_bytes(cpu) : 0));
+    unsigned size = AVX_OFFSET + (asked & XCR0_AVX ? sizeof(cpu->fpu.ymm_high) : 0);
+    enum x86_rc rc = x86_probe_write(cpu, in->seg, ea, size, 0);
 
     if (!rc && (saved & XCR0_X87)) {
         store_x87(cpu, in->arg & XSAVE_WIDE, image);
@@ -202,7 +203,8 @@ static enum x86_rc exec_xsave(struct x86_cpu *cpu, const struct x86_insn *in)
     if (!rc)
         rc = x86_read(cpu, in->seg, ea + HEADER_OFFSET, &xstate_bv, 8);
     if (!rc)
-        rc = write_components(cpu, in, ea, in->arg & XSAVE_OPT ? rfbm & used : rfbm, rfbm & (XCR0_SSE | XCR0_AVX));
+        rc =
+            write_components(cpu, in, ea, rfbm, in->arg & XSAVE_OPT ? rfbm & used : rfbm, rfbm & (XCR0_SSE | XCR0_AVX));
     if (rc)
         return rc;
     xstate_bv = (xstate_bv & ~rfbm) | (rfbm & used);
@@ -216,7 +218,7 @@ static enum x86_rc exec_xsavec(struct x86_cpu *cpu, const struct x86_insn *in)
     enum x86_rc rc = check_xsave(cpu, in, &ea, &rfbm);
 
     if (!rc)
-        rc = write_components(cpu, in, ea, rfbm & used, rfbm & used & XCR0_SSE);
+        rc = write_components(cpu, in, ea, rfbm, rfbm & used, rfbm & used & XCR0_SSE);
     if (rc)
         return rc;
     header[0] = rfbm & used;
