@@ -16,7 +16,7 @@
 #include "native.h"
 #include "x86/cpuid.h"
 
-#define RUNS     400
+#define RUNS     100
 #define COMPARED (FLAGS_STATUS | FLAG_DF)
 
 enum {
