@@ -57,10 +57,10 @@ static void mark_external(struct x86_event *e)
 }
 
 /* The first event of a chain that may end in shutdown, and those that follow it. */
-static struct x86_shutdown start_record(const struct x86_cpu *cpu, const struct x86_event *first)
+static struct x86_shutdown start_record(const struct x86_event *first, uint64_t rip)
 {
     return (struct x86_shutdown){
-        .vectors = {first->vector, 0xff, 0xff, 0xff}, .rip = cpu->rip, .cr2 = first->cr2, .error = first->error};
+        .vectors = {first->vector, 0xff, 0xff, 0xff}, .rip = rip, .cr2 = first->cr2, .error = first->error};
 }
 
 static void record(struct x86_shutdown *cause, uint8_t vector)
@@ -108,8 +108,10 @@ static enum x86_rc deliver_event(struct x86_cpu *cpu, const struct x86_event *e)
 }
 
 /* The first delivery has failed with rc; go on until a handler is entered or nothing is left. */
-static void deliver_nested(struct x86_cpu *cpu, struct x86_event e, struct x86_shutdown cause, enum x86_rc rc)
+static void deliver_nested(struct x86_cpu *cpu, struct x86_event e, uint64_t rip, enum x86_rc rc)
 {
+    struct x86_shutdown cause = start_record(&e, rip);
+
     for (unsigned n = 0; n < MAX_CHAIN && rc == X86_FAULT; n++) {
         struct x86_event second = cpu->exc;
 
@@ -130,13 +132,13 @@ static void deliver_nested(struct x86_cpu *cpu, struct x86_event e, struct x86_s
 void x86_deliver_exception(struct x86_cpu *cpu)
 {
     struct x86_event e = cpu->exc;
-    struct x86_shutdown cause = start_record(cpu, &e);
+    uint64_t rip = cpu->rip;
     enum x86_rc rc;
 
     wake(cpu);
     rc = deliver_event(cpu, &e);
     if (unlikely(rc != X86_JUMP))
-        deliver_nested(cpu, e, cause, rc);
+        deliver_nested(cpu, e, rip, rc);
 }
 
 void x86_deliver_interrupt(struct x86_cpu *cpu, uint8_t vector)
@@ -158,7 +160,7 @@ void x86_deliver_interrupt(struct x86_cpu *cpu, uint8_t vector)
         x86_deliver_exception(cpu);
     } else {
         cpu->exc = (struct x86_event){.vector = vector};
-        cause = start_record(cpu, &cpu->exc);
+        cause = start_record(&cpu->exc, cpu->rip);
         shut_down(cpu, &cause);
     }
 }
