@@ -38,6 +38,21 @@ enum { STATUS_PASS, STATUS_FAIL, STATUS_SKIP };
     X(x2apic_registers, EXIT)               \
     X(x2apic_transitions, EXIT)             \
     X(apic_timer_deadline, EXIT)            \
+    X(debug_execute, EXIT)                  \
+    X(debug_execute_in_loop, EXIT)          \
+    X(debug_execute_before_fault, EXIT)     \
+    X(debug_execute_after_runs, EXIT)       \
+    X(debug_data_kinds, EXIT)               \
+    X(debug_data_overlap, EXIT)             \
+    X(debug_data_alignment, EXIT)           \
+    X(debug_data_page_crossing, EXIT)       \
+    X(debug_data_rep, EXIT)                 \
+    X(debug_several, EXIT)                  \
+    X(debug_disabled, EXIT)                 \
+    X(debug_registers, EXIT)                \
+    X(debug_aliases, EXIT)                  \
+    X(debug_general_detect, EXIT)           \
+    X(debug_io, EXIT)                       \
     X(fault_divide, EXIT)                   \
     X(fault_breakpoint, EXIT)               \
     X(fault_resume_flag, EXIT)              \
@@ -114,6 +129,17 @@ enum { STATUS_PASS, STATUS_FAIL, STATUS_SKIP };
     X(smc_store_kinds, EXIT)                \
     X(smc_exception_frame, EXIT)            \
     X(smc_data_beside_code, EXIT)           \
+    X(step_instructions, EXIT)              \
+    X(step_loop, EXIT)                      \
+    X(step_exits, EXIT)                     \
+    X(step_rep, EXIT)                       \
+    X(step_popf, EXIT)                      \
+    X(step_iret, EXIT)                      \
+    X(step_pushf, EXIT)                     \
+    X(step_int_n, EXIT)                     \
+    X(step_fault, EXIT)                     \
+    X(step_rep_fault, EXIT)                 \
+    X(step_and_interrupt, EXIT)             \
     X(tlb_invlpg, EXIT)                     \
     X(tlb_not_present_is_not_kept, EXIT)    \
     X(tlb_more_rights, EXIT)                \

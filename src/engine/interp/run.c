@@ -98,8 +98,9 @@ static bool loads_rf(const struct x86_insn *in)
            in->mnemonic == ZYDIS_MNEMONIC_IRETQ;
 }
 
-/* After an instruction that was stepped: debug traps (data breakpoints, TF), held back by a MOV SS shadow. */
-static void debug_traps(struct x86_cpu *cpu, bool tf)
+/* After an instruction that was stepped: debug traps (data breakpoints, TF), held back by a MOV SS shadow. One between
+ * two iterations of a REP string saves RF set (SDM vol. 3, 17.3.1.1). */
+static void debug_traps(struct x86_cpu *cpu, bool tf, bool again)
 {
     uint64_t hit;
 
@@ -111,6 +112,8 @@ static void debug_traps(struct x86_cpu *cpu, bool tf)
         return;
     x86_raise(cpu, VEC_DB);
     cpu->exc.cr2 = hit;
+    if (again)
+        cpu->rflags |= FLAG_RF;
     x86_deliver_exception(cpu);
 }
 
@@ -129,7 +132,7 @@ static enum outcome finish_step(struct x86_cpu *cpu, const struct x86_insn *in, 
     x86_io_forget(cpu);
     if (rf && rc != X86_AGAIN && !loads_rf(in))
         cpu->rflags &= ~(uint64_t)FLAG_RF;
-    debug_traps(cpu, tf && !(rc == X86_JUMP && clears_trap(in)));
+    debug_traps(cpu, tf && !(rc == X86_JUMP && clears_trap(in)), rc == X86_AGAIN);
     return GO_ON;
 }
 
