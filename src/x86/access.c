@@ -45,15 +45,14 @@ enum x86_rc x86_check_segment(struct x86_cpu *cpu, unsigned seg, uint64_t offset
     return segment_fault(cpu, seg);
 }
 
-/* A flat segment has no check but this: its limit is where linear addresses wrap. */
-static enum x86_rc check_end(struct x86_cpu *cpu, unsigned seg, uint64_t offset, unsigned size, unsigned access)
+enum x86_rc x86_check_end(struct x86_cpu *cpu, unsigned seg, uint64_t offset, unsigned size, unsigned access)
 {
     return offset + size - 1 > cpu->lin_mask ? x86_check_segment(cpu, seg, offset, size, access) : X86_NEXT;
 }
 
 enum x86_rc x86_read_slow(struct x86_cpu *cpu, unsigned seg, uint64_t offset, gva_t lin, void *data, unsigned size)
 {
-    enum x86_rc rc = check_end(cpu, seg, offset, size, ACCESS_READ);
+    enum x86_rc rc = x86_check_end(cpu, seg, offset, size, ACCESS_READ);
 
     return rc ? rc : x86_read_linear(cpu, lin, data, size, seg == SEG_SS ? ACCESS_READ | ACCESS_STACK : ACCESS_READ);
 }
@@ -61,7 +60,7 @@ enum x86_rc x86_read_slow(struct x86_cpu *cpu, unsigned seg, uint64_t offset, gv
 enum x86_rc x86_write_slow(struct x86_cpu *cpu, unsigned seg, uint64_t offset, gva_t lin, const void *data,
                            unsigned size)
 {
-    enum x86_rc rc = check_end(cpu, seg, offset, size, ACCESS_WRITE);
+    enum x86_rc rc = x86_check_end(cpu, seg, offset, size, ACCESS_WRITE);
 
     return rc ? rc : x86_write_linear(cpu, lin, data, size, seg == SEG_SS ? ACCESS_WRITE | ACCESS_STACK : ACCESS_WRITE);
 }
@@ -74,7 +73,7 @@ static unsigned operand_access(const struct x86_insn *in, unsigned kind)
 enum x86_rc x86_rmw_slow(struct x86_cpu *cpu, const struct x86_insn *in, struct x86_rmw *rmw, unsigned size)
 {
     bool watched = false;
-    enum x86_rc rc = check_end(cpu, in->seg, x86_effective(cpu, in), size, ACCESS_WRITE);
+    enum x86_rc rc = x86_check_end(cpu, in->seg, x86_effective(cpu, in), size, ACCESS_WRITE);
 
     if (!rc)
         rc = x86_rmw_prepare(cpu, rmw->lin, size, operand_access(in, ACCESS_WRITE), &rmw->host, &watched);

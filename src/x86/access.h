@@ -92,6 +92,9 @@ static inline void *x86_tlb_write(const struct x86_cpu *cpu, gva_t lin, unsigned
     return x86_tlb_host(e, e->write, lin, size);
 }
 
+/* A flat segment has no check but this: its limit is where linear addresses wrap. For accesses off the fast path. */
+enum x86_rc x86_check_end(struct x86_cpu *cpu, unsigned seg, uint64_t offset, unsigned size, unsigned access);
+
 /* What the two below come to off the fast path: lin is where x86_linear() put offset. Here the end of a flat segment is
  * looked at: an operand that reaches over 4 GiB. */
 enum x86_rc x86_read_slow(struct x86_cpu *cpu, unsigned seg, uint64_t offset, gva_t lin, void *data, unsigned size);

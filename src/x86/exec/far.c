@@ -30,15 +30,12 @@ enum x86_rc x86_check_target(struct x86_cpu *cpu, const struct x86_segment *cs, 
 enum x86_rc x86_read_far_pointer(struct x86_cpu *cpu, const struct x86_insn *in, uint64_t *offset, uint16_t *selector)
 {
     unsigned size = in->opsize == 8 && !x86_vendor_intel(cpu) ? 4 : in->opsize;
-    uint8_t pointer[10];
-    enum x86_rc rc = x86_read(cpu, in->seg, x86_effective(cpu, in), pointer, size + 2);
+    uint64_t ea = x86_effective(cpu, in), mask = in->addrsize == 8 ? ~0ull : BIT(8 * in->addrsize) - 1;
+    enum x86_rc rc;
 
-    if (rc)
-        return rc;
     *offset = 0;
-    memcpy(offset, pointer, size);
-    memcpy(selector, pointer + size, 2);
-    return X86_NEXT;
+    rc = x86_read(cpu, in->seg, ea, offset, size); /* each part is aligned on its own */
+    return rc ? rc : x86_read(cpu, in->seg, (ea + size) & mask, selector, 2);
 }
 
 static enum x86_rc far_real(struct x86_cpu *cpu, const struct far *f)

@@ -18,8 +18,9 @@ static inline enum x86_rc x86_probe_write(struct x86_cpu *cpu, unsigned seg, uin
 
     if (rc || x86_tlb_write(cpu, lin, size))
         return rc;
-    if (offset + size - 1 > cpu->lin_mask && (rc = x86_check_segment(cpu, seg, offset, size, ACCESS_WRITE)))
-        return rc; /* the end of a flat segment */
+    rc = x86_check_end(cpu, seg, offset, size, ACCESS_WRITE);
+    if (rc)
+        return rc;
     return x86_rmw_pointer(cpu, lin, size, ACCESS_WRITE | flags | (seg == SEG_SS ? ACCESS_STACK : 0), &host);
 }
 

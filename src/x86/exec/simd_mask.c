@@ -34,6 +34,8 @@ static enum x86_rc read_element(struct x86_cpu *cpu, unsigned seg, uint64_t offs
     if (rc)
         return rc;
     host = x86_tlb_read(cpu, lin, size);
+    if (!host && (rc = x86_check_end(cpu, seg, offset, size, ACCESS_READ)))
+        return rc;
     if (!host)
         return x86_read_linear(cpu, lin, data, size,
                                ACCESS_READ | ACCESS_UNALIGNED | (seg == SEG_SS ? ACCESS_STACK : 0));
@@ -50,6 +52,8 @@ static enum x86_rc write_element(struct x86_cpu *cpu, unsigned seg, uint64_t off
     if (rc)
         return rc;
     host = x86_tlb_write(cpu, lin, size);
+    if (!host && (rc = x86_check_end(cpu, seg, offset, size, ACCESS_WRITE)))
+        return rc;
     if (!host)
         return x86_write_linear(cpu, lin, data, size,
                                 ACCESS_WRITE | ACCESS_UNALIGNED | (seg == SEG_SS ? ACCESS_STACK : 0));

@@ -4,29 +4,16 @@
  */
 #include "x86/access.h"
 #include "x86/bus.h"
+#include "x86/exec/probe.h"
 #include "x86/exec/string_ops.h"
 #include "x86/exec/system.h"
-
-/* Would a write of size bytes at seg:offset fault? Asked before a port is read, as what was read would be lost. */
-static enum x86_rc probe_write(struct x86_cpu *cpu, unsigned seg, uint64_t offset, unsigned size)
-{
-    gva_t lin;
-    gpa_t gpa;
-    enum x86_rc rc = x86_linear(cpu, seg, offset, size, ACCESS_WRITE, &lin);
-
-    if (rc || x86_tlb_write(cpu, lin, size))
-        return rc;
-    rc = x86_translate(cpu, lin, ACCESS_WRITE, &gpa);
-    if (!rc && (lin & ~PAGE_MASK) + size > PAGE_SIZE)
-        rc = x86_translate(cpu, (lin + size - 1) & cpu->lin_mask, ACCESS_WRITE, &gpa);
-    return rc;
-}
 
 static enum x86_rc ins(struct x86_cpu *cpu, const struct x86_insn *in)
 {
     uint64_t offset = string_offset(in, cpu->gpr[RDI]);
     uint32_t data = 0;
-    enum x86_rc rc = probe_write(cpu, SEG_ES, offset, in->opsize);
+    /* What was read from the port would be lost if the write faulted. */
+    enum x86_rc rc = x86_probe_write(cpu, SEG_ES, offset, in->opsize, 0);
 
     if (!rc)
         rc = cpu->bus->port(cpu, X86_GPR16(cpu, RDX * 8), &data, in->opsize, false);
