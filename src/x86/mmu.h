@@ -13,10 +13,10 @@ enum x86_access {
     ACCESS_WRITE,
     ACCESS_FETCH,
     ACCESS_KIND = 3,
-    ACCESS_IMPLICIT = 4, /* as supervisor, whatever the CPL: descriptor tables, TSS. AC does not lift SMAP. */
-    ACCESS_USER = 8,     /* as user, whatever the CPL: stack of a less privileged ring */
-    ACCESS_STACK = 16,   /* a non-canonical address gives #SS(0), not #GP(0) */
-    ACCESS_PROBE = 32,   /* change nothing: no A/D bits, no TLB entry (debugger) */
+    ACCESS_IMPLICIT = 4,   /* as supervisor, whatever the CPL: descriptor tables, TSS. AC does not lift SMAP. */
+    ACCESS_USER = 8,       /* as user, whatever the CPL: stack of a less privileged ring */
+    ACCESS_STACK = 16,     /* a non-canonical address gives #SS(0), not #GP(0) */
+    ACCESS_PROBE = 32,     /* change nothing: no A/D bits, no TLB entry (debugger) */
     ACCESS_UNALIGNED = 64, /* never #AC: masked vector moves, gathers */
 };
 
