@@ -256,12 +256,20 @@ static void fold(struct x86_insn *in, const struct x86_zydis *zydis)
     fold_operands(in, zydis);
 }
 
+/* Knights Corner's: VEX forms of instructions that have none (POPCNT, TZCNT, LZCNT). */
+static bool knights_corner(const ZydisDecodedInstruction *insn)
+{
+    return insn->meta.isa_set >= ZYDIS_ISA_SET_KNCE && insn->meta.isa_set <= ZYDIS_ISA_SET_KNC_PF_HINT;
+}
+
 static x86_exec_fn *select_exec(struct x86_insn *in, const struct x86_zydis *zydis)
 {
     bool v8086 = zydis->mode == MODE_REAL16 || zydis->mode == MODE_VM86;
 
     if (zydis->insn.encoding != ZYDIS_INSTRUCTION_ENCODING_LEGACY && v8086)
         return NULL; /* VEX and XOP are not recognised there */
+    if (knights_corner(&zydis->insn))
+        return NULL;
     for (unsigned i = first_row[in->mnemonic]; i; i = rows[i].next) {
         const struct x86_op *op = rows[i].op;
         x86_exec_fn *exec;
