@@ -28,7 +28,11 @@ KERNEL=${KERNEL%:*}
 exec 3>&1 # progress, also from within $(...)
 say() { echo "guest: $*" >&3; }
 fail() {
-    echo "guest: $*" >&2
+    full=
+    if [ -d "${OUT:-}" ] && [ "$(df -Pk "$OUT" | sed -n '2s/^[^ ]* *[0-9]* *[0-9]* *\([0-9]*\) .*/\1/p')" -lt 1024 ]; then
+        full=" (the file system of $OUT is full)"
+    fi
+    echo "guest: $*$full" >&2
     exit 2
 }
 need() { command -v "$1" >/dev/null 2>&1 || fail "$1 is needed, but not installed ($2)"; }
@@ -68,18 +72,24 @@ apt_private() {
         -o Acquire::Languages=none -o Acquire::Retries=2 "$@"
 }
 
+# Why a package is not known: no such one, or no lists.
+no_package() {
+    why=$(grep -E '^[EW]: ' "$log" | head -n 1 | cut -c 4-200)
+    [ -z "$why" ] && fail "there is no package $1 for $ARCH"
+    fail "package lists cannot be read: $why"
+}
+
 lists_ready=
-update_lists() {
+update_lists() { # package that is wanted from them
     [ -z "$lists_ready" ] || return 0
     # Lists of today serve; an older one may name packages that are gone.
-    if [ -z "${UPDATE:-}" ] && [ -n "$(find "$APT/$ARCH/state/lists" -name '*Packages*' -mtime -1 2>/dev/null)" ]; then
+    if [ -z "${UPDATE:-}" ] && apt_private apt-cache show "$1" >/dev/null 2>&1 && [ -n "$(find "$APT/$ARCH/state/lists" -name '*Packages*' -mtime -1 2>/dev/null)" ]; then
         lists_ready=1
         return 0
     fi
     say "reading package lists ($ARCH)"
     apt_private apt-get update >"$log" 2>&1 || true
-    apt_private apt-cache show "$1" >/dev/null 2>&1 ||
-        fail "no package lists for $ARCH: $(grep -E '^(E|W|Err)' "$log" | head -n 1 | cut -c 1-200)"
+    apt_private apt-cache show "$1" >/dev/null 2>&1 || no_package "$1"
     lists_ready=1
 }
 
@@ -107,7 +117,7 @@ resolve_kernel() {
         image=$(apt_private apt-cache depends --no-recommends --no-suggests "$KERNEL" 2>/dev/null |
             sed -n 's/^ *Depends: \(linux-image-[0-9].*\)$/\1/p' | head -n 1)
         [ -n "$image" ] || image=$KERNEL
-        echo "$image" >"$work/image" && mv "$work/image" "$known" || fail "cannot write to $APT"
+        { echo "$image" >"$work/image" && mv "$work/image" "$known"; } 2>/dev/null || fail "cannot write to $APT"
     fi
     cat "$known"
 }
