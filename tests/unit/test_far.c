@@ -34,6 +34,7 @@ static void real_mode(void **state)
     assert_int_equal(peek(g, 0x6ffc, 4), CODE_AT + 5);
     assert_int_equal(EXEC_BYTES(g, 0xca, 0x02, 0x00), X86_JUMP); /* retf 2 */
     assert_int_equal(cpu->rip, CODE_AT + 5);
+    assert_int_equal(cpu->seg_base[SEG_CS], 0);
     assert_int_equal(cpu->gpr[RSP], 0x7002);
     expect_fault(g, EXEC_BYTES(g, 0x66, JMP, 0, 0, 1, 0, 0, 0), VEC_GP, 0); /* offset 64 KiB */
 }

@@ -81,6 +81,7 @@ static enum x86_rc return_real(struct x86_cpu *cpu, const uint64_t *frame, unsig
     cpu->seg[SEG_CS] = cs;
     cpu->rip = frame[0];
     x86_set_gpr(cpu, RSP * 8, cpu->stack_size, cpu->gpr[RSP] + release);
+    x86_update_mode(cpu);
     return X86_JUMP;
 }
 
