@@ -15,12 +15,12 @@ struct boot_e820 {
 };
 
 struct boot_config {
-    const char *kernel;      /* path; bzImage, ELF (PVH or multiboot 1) */
-    const char *initrd;      /* path or NULL */
-    const char *cmdline;     /* "" if none */
-    uint64_t memory;         /* bytes of guest RAM: below MMIO_HOLE at 0, the rest from 4 GiB */
+    const char *kernel;  /* path; bzImage, ELF (PVH or multiboot 1) */
+    const char *initrd;  /* path or NULL */
+    const char *cmdline; /* "" if none */
+    uint64_t memory;     /* bytes of guest RAM: below MMIO_HOLE at 0, the rest from 4 GiB */
     unsigned cpus;
-    gpa_t rsdp;              /* ACPI root pointer, already written by boot_write_acpi */
+    gpa_t rsdp; /* ACPI root pointer, already written by boot_write_acpi */
 };
 
 #define BOOT_MMIO_HOLE 0xc0000000ull /* RAM below 4 GiB ends here at the latest */
@@ -33,12 +33,12 @@ int boot_load(const struct boot_config *config, struct mem *mem, struct x86_cpu 
 struct boot_acpi_config {
     unsigned cpus;
     gpa_t ioapic_base;
-    uint16_t pm_base;   /* PM1a event (4), control (2), PM timer (4): pm_base + 0, 4, 8 */
-    uint16_t sci_irq;   /* 9 */
+    uint16_t pm_base;    /* PM1a event (4), control (2), PM timer (4): pm_base + 0, 4, 8 */
+    uint16_t sci_irq;    /* 9 */
     uint16_t reset_port; /* FADT reset register and the value that resets */
     uint8_t reset_value;
-    uint8_t s5_type;    /* SLP_TYP of soft-off, as in the DSDT's _S5 */
-    bool i8042;         /* a keyboard controller that answers commands; one that only resets is not announced */
+    uint8_t s5_type; /* SLP_TYP of soft-off, as in the DSDT's _S5 */
+    bool i8042;      /* a keyboard controller that answers commands; one that only resets is not announced */
 };
 /* Writes RSDP, XSDT, FADT, FACS, MADT, DSDT below 1 MiB. Returns the RSDP's address in *rsdp. */
 int boot_write_acpi(struct mem *mem, const struct boot_acpi_config *config, gpa_t *rsdp, struct error *err);
