@@ -8,6 +8,8 @@
 #ifndef X86_EXEC_NATIVE_INTERNAL_H
 #define X86_EXEC_NATIVE_INTERNAL_H
 
+#include <string.h>
+
 #include "x86/exec/native.h"
 
 enum x86_stub_kind { STUB_VECTOR, STUB_X87 };
@@ -55,6 +57,16 @@ struct x86_code {
     unsigned length; /* past the end: overflowed, the code is no good */
 };
 
+/* Appends n bytes. */
+static inline void x86_code_put(struct x86_code *code, const void *bytes, unsigned n)
+{
+    if (n <= sizeof(code->bytes) && code->length <= sizeof(code->bytes) - n)
+        memcpy(code->bytes + code->length, bytes, n);
+    code->length += n;
+}
+
+#define EMIT(code, ...) x86_code_put(code, (const uint8_t[]){__VA_ARGS__}, sizeof((const uint8_t[]){__VA_ARGS__}))
+
 /* A stub's identity: the re-encoded instruction and the kind. */
 struct x86_stub_key {
     uint8_t bytes[7];
@@ -66,6 +78,10 @@ struct x86_stub_key {
  * is no room or no executable memory. Any thread. */
 typedef bool x86_stub_maker(const struct x86_stub_key *key, struct x86_stub *stub, struct x86_code *code);
 const struct x86_stub *x86_stub_get(const struct x86_stub_key *key, x86_stub_maker *make);
+/* Makers, and what they share: fills in what the executor has to know. */
+bool x86_stub_make_vector(const struct x86_stub_key *key, struct x86_stub *stub, struct x86_code *code);
+bool x86_stub_make_x87(const struct x86_stub_key *key, struct x86_stub *stub, struct x86_code *code);
+void x86_stub_describe(struct x86_stub *stub, const struct x86_zydis *zydis);
 /* How many there are, for tests. */
 unsigned x86_stub_count(void);
 

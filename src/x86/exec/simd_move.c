@@ -11,26 +11,30 @@
 #include "x86/exec/simd_special.h"
 #include "x86/zydis.h"
 
-/* Always inline, so that the size and the checks are constants. A load of less than 16 bytes zeroes the rest; a VEX
- * one also the upper half. */
+typedef uint64_t xmm_value __attribute__((vector_size(16)));
+
+/* Always inline, so that the size and the checks are constants. A load of less than 16 bytes zeroes the rest, in one
+ * store, so that the next load of the register finds it whole; a VEX one also zeroes the upper half. */
 static inline __attribute__((always_inline)) enum x86_rc exec_load(struct x86_cpu *cpu, const struct x86_insn *in,
                                                                    unsigned size, bool vex)
 {
     const struct x86_stub *stub = in->native;
-    uint64_t ea = x86_effective(cpu, in);
-    uint8_t value[32] = {0};
+    uint64_t ea = x86_effective(cpu, in), low = 0;
+    xmm_value value[2] = {{0}, {0}};
     enum x86_rc rc = vex ? x86_need_avx(cpu) : x86_need_sse(cpu);
 
     if (unlikely(rc))
         return rc;
     if (size >= 16 && unlikely((cpu->seg_base[in->seg] + ea) & stub->align))
         return x86_raise_gp(cpu, 0);
-    rc = x86_read(cpu, in->seg, ea, value, size);
+    rc = size < 16 ? x86_read(cpu, in->seg, ea, &low, size) : x86_read(cpu, in->seg, ea, value, size);
     if (unlikely(rc))
         return rc;
-    memcpy(cpu->fpu.xmm[in->r0], value, 16);
+    if (size < 16)
+        value[0] = (xmm_value){low, 0};
+    memcpy(cpu->fpu.xmm[in->r0], &value[0], 16);
     if (vex)
-        memcpy(cpu->fpu.ymm_high[in->r0], value + 16, 16);
+        memcpy(cpu->fpu.ymm_high[in->r0], &value[1], 16);
     return X86_NEXT;
 }
 
@@ -93,9 +97,12 @@ static enum x86_rc exec_vzeroupper(struct x86_cpu *cpu, const struct x86_insn *i
 {
     enum x86_rc rc = x86_need_avx(cpu);
 
-    if (!rc)
-        memset(cpu->fpu.ymm_high, 0, cpu->mode == MODE_LONG64 ? sizeof(cpu->fpu.ymm_high) : 8 * 16);
-    return rc;
+    if (rc)
+        return rc;
+    memset(cpu->fpu.ymm_high, 0, 8 * 16);
+    if (cpu->mode == MODE_LONG64)
+        memset(cpu->fpu.ymm_high[8], 0, 8 * 16);
+    return X86_NEXT;
 }
 
 static enum x86_rc exec_vzeroall(struct x86_cpu *cpu, const struct x86_insn *in)
