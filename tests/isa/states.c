@@ -577,8 +577,8 @@ static void special_operands(struct builder *b)
         break;
     case ZYDIS_MNEMONIC_LDMXCSR:
     case ZYDIS_MNEMONIC_VLDMXCSR:
-        if (isa_chance(b->rng, 70))
-            poke64(b, linear(b, &b->in->op[0]), isa_rand(b->rng) & 0xffff, 4);
+        /* Reserved bits sometimes, but not misaligned SSE's, which only hosts have. */
+        poke64(b, linear(b, &b->in->op[0]), isa_rand(b->rng) & (isa_chance(b->rng, 80) ? 0xffff : 0xfffdffff), 4);
         break;
     case ZYDIS_MNEMONIC_BT:
     case ZYDIS_MNEMONIC_BTS:
@@ -650,6 +650,8 @@ void isa_make_state(struct isa_state *state, struct isa_memory *memory, const st
     state->rip = in->rip;
     aim_operands(&b);
     special_operands(&b);
+    state->fs_base = (uint64_t)((int64_t)(state->fs_base << 16) >> 16); /* WRFSBASE takes no other */
+    state->gs_base = (uint64_t)((int64_t)(state->gs_base << 16) >> 16);
     if (in->mode != MODE_LONG64) /* upper halves are undefined after a switch of modes */
         for (unsigned i = 0; i < 8; i++)
             state->gpr[i] = (uint32_t)state->gpr[i];
