@@ -38,6 +38,17 @@ enum { STATUS_PASS, STATUS_FAIL, STATUS_SKIP };
     X(x2apic_registers, EXIT)               \
     X(x2apic_transitions, EXIT)             \
     X(apic_timer_deadline, EXIT)            \
+    X(control_cr0, EXIT)                    \
+    X(control_lmsw_clts, EXIT)              \
+    X(control_cr4, EXIT)                    \
+    X(control_efer, EXIT)                   \
+    X(control_cr3, EXIT)                    \
+    X(control_cr2, EXIT)                    \
+    X(control_unknown_msr, EXIT)            \
+    X(control_msr_values, EXIT)             \
+    X(control_tsc, EXIT)                    \
+    X(control_cpuid, EXIT)                  \
+    X(control_umip, EXIT)                   \
     X(debug_execute, EXIT)                  \
     X(debug_execute_in_loop, EXIT)          \
     X(debug_execute_before_fault, EXIT)     \
@@ -64,6 +75,17 @@ enum { STATUS_PASS, STATUS_FAIL, STATUS_SKIP };
     X(fault_fpu_control_bits, EXIT)         \
     X(fault_sse_priority, EXIT)             \
     X(fault_alignment, EXIT)                \
+    X(io_iopl, EXIT)                        \
+    X(io_bitmap, EXIT)                      \
+    X(io_bitmap_limit, EXIT)                \
+    X(io_string, EXIT)                      \
+    X(io_nobody, EXIT)                      \
+    X(iret_bad_cs, EXIT)                    \
+    X(iret_bad_ss, EXIT)                    \
+    X(iret_bad_ip, EXIT)                    \
+    X(iret_clears_segments, EXIT)           \
+    X(iret_flags, EXIT)                     \
+    X(iret_nested_task, EXIT)               \
     X(nested_benign_first, EXIT)            \
     X(nested_contributory_twice, EXIT)      \
     X(nested_page_fault_contributory, EXIT) \
@@ -167,11 +189,27 @@ enum { STATUS_PASS, STATUS_FAIL, STATUS_SKIP };
     X(fault_canonical_data, EXIT)           \
     X(fault_canonical_branch, EXIT)         \
     X(fault_cmpxchg16b, EXIT)               \
+    X(iret_null_ss_in_kernel, EXIT)         \
+    X(iret_to_compat, EXIT)                 \
+    X(iret_stack_alignment, EXIT)           \
+    X(iret_ist, EXIT)                       \
     X(nested_benign_page_fault, EXIT)       \
     X(nested_contributory_page_fault, EXIT) \
     X(nested_page_fault_twice, EXIT)        \
     X(nested_stack_not_canonical, EXIT)     \
     X(nested_bad_kernel_stack, EXIT)        \
+    X(syscall_enter, EXIT)                  \
+    X(syscall_mask, EXIT)                   \
+    X(syscall_flat_segments, EXIT)          \
+    X(syscall_disabled, EXIT)               \
+    X(syscall_sysret, EXIT)                 \
+    X(syscall_sysret_compat, EXIT)          \
+    X(syscall_sysret_not_canonical, EXIT)   \
+    X(syscall_from_compat, EXIT)            \
+    X(syscall_sysenter_long, EXIT)          \
+    X(syscall_swapgs, EXIT)                 \
+    X(syscall_fs_base, EXIT)                \
+    X(syscall_fsgsbase, EXIT)               \
     X(tlb_pcid_isolation, EXIT)             \
     X(tlb_pcid_flush, EXIT)                 \
     X(tlb_pcid_rules, EXIT)                 \
@@ -181,6 +219,8 @@ enum { STATUS_PASS, STATUS_FAIL, STATUS_SKIP };
     X(ad_4m, EXIT)                \
     X(ad_pse_off, EXIT)           \
     X(fault_into_bound_aam, EXIT) \
+    X(syscall_sysenter, EXIT)     \
+    X(syscall_sysexit, EXIT)      \
     X(window_pop_ss, EXIT)
 /* clang-format on */
 
