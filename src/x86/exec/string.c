@@ -106,22 +106,27 @@ static void *run_pointer(struct x86_cpu *cpu, unsigned seg, uint64_t offset, uns
     return access == ACCESS_WRITE ? x86_tlb_write(cpu, lin, size) : x86_tlb_read(cpu, lin, size);
 }
 
+/* Elements lie where the guest puts them. */
+typedef uint16_t __attribute__((aligned(1))) any_u16;
+typedef uint32_t __attribute__((aligned(1))) any_u32;
+typedef uint64_t __attribute__((aligned(1))) any_u64;
+
 #define ELEMENT(p, i, n)                                                                                               \
     ((n) == 1   ? ((const uint8_t *)(p))[i]                                                                            \
-     : (n) == 2 ? ((const uint16_t *)(p))[i]                                                                           \
-     : (n) == 4 ? ((const uint32_t *)(p))[i]                                                                           \
-                : ((const uint64_t *)(p))[i])
+     : (n) == 2 ? ((const any_u16 *)(p))[i]                                                                            \
+     : (n) == 4 ? ((const any_u32 *)(p))[i]                                                                            \
+                : ((const any_u64 *)(p))[i])
 
 static inline __attribute__((always_inline)) void put_element(void *p, uint64_t i, uint64_t value, unsigned n)
 {
     if (n == 1)
         ((uint8_t *)p)[i] = (uint8_t)value;
     else if (n == 2)
-        ((uint16_t *)p)[i] = (uint16_t)value;
+        ((any_u16 *)p)[i] = (uint16_t)value;
     else if (n == 4)
-        ((uint32_t *)p)[i] = (uint32_t)value;
+        ((any_u32 *)p)[i] = (uint32_t)value;
     else
-        ((uint64_t *)p)[i] = value;
+        ((any_u64 *)p)[i] = value;
 }
 
 /* A destination that begins inside the source must repeat its pattern, as the element-wise copy does. */
