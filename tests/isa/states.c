@@ -420,9 +420,8 @@ static void count_registers(struct builder *b)
     b->state->gpr[RCX] = count;
     if (isa_chance(b->rng, 20) && b->in->insn.address_width == 32 && b->in->mode == MODE_LONG64)
         b->state->gpr[RCX] |= isa_rand(b->rng) << 32;
-    if (isa_chance(b->rng, 15)) { /* overlapping, or the same */
+    if ((b->pinned >> RSI & 1) && isa_chance(b->rng, 15)) /* overlapping, or the same */
         b->state->gpr[RDI] = b->state->gpr[RSI] + isa_pick(b->rng, 9) - 4;
-    }
 }
 
 /* CMPXCHG: equal half of the time. */

@@ -16,7 +16,7 @@ enum x86_rc x86_stack_peek(struct x86_cpu *cpu, uint64_t *values, unsigned n, un
     struct x86_stack stack = x86_current_stack(cpu);
     enum x86_rc rc = X86_NEXT;
 
-    if (likely(size == 8 && stack.flat))
+    if (likely(size == 8 && stack.flat && !(cpu->rflags & FLAG_AC))) /* else each is aligned on its own */
         return x86_read(cpu, SEG_SS, stack.sp + skip, values, n * 8);
     for (unsigned i = 0; i < n && !rc; i++) {
         values[i] = 0;
