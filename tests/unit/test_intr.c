@@ -135,6 +135,28 @@ static void long_conforming_stays_at_its_level(void **state)
     assert_int_equal(g->cpu.gpr[RSP], STACK3 - 40);
 }
 
+/* From 32-bit code; a stack of the interrupt stack table may lie above 4 GiB. */
+static void long_from_compatibility_mode(void **state)
+{
+    struct guest *g = *state;
+    struct x86_cpu *cpu = &g->cpu;
+
+    guest_long(g, 0);
+    set_gate(g, 0x80, CODE64, INT_GATE, 1);
+    poke(g, PAGES_AT + 8 * 0x100, (PAGES_AT + 0x1000) | 7, 8); /* all again at 0xffff800000000000 */
+    poke(g, TSS_AT + 0x24, 0xffff800000000000 | IST_STACK, 8);
+    cpu->seg[SEG_CS] = x86_unpack_descriptor(peek(g, GDT_AT + CODE0, 8), CODE0);
+    x86_update_mode(cpu);
+    assert_int_equal(cpu->mode, MODE_COMPAT32);
+    assert_int_equal(EXEC_BYTES(g, 0xcd, 0x80), X86_JUMP);
+    assert_int_equal(cpu->mode, MODE_LONG64);
+    assert_int_equal(cpu->gpr[RSP], (0xffff800000000000 | IST_STACK) - 40);
+    assert_int_equal(peek(g, IST_STACK - 40, 8), CODE_AT + 2);
+    assert_int_equal(EXEC_BYTES(g, 0x48, 0xcf), X86_JUMP);
+    assert_int_equal(cpu->mode, MODE_COMPAT32);
+    assert_int_equal(cpu->gpr[RSP], STACK0);
+}
+
 /* CR2 is the first slot pushed on the page that is missing, as a processor pushes downwards. */
 static void long_stack_fault(void **state)
 {
@@ -471,6 +493,7 @@ int main(void)
         T(long_same_level_and_ist),
         T(long_software),
         T(long_conforming_stays_at_its_level),
+        T(long_from_compatibility_mode),
         T(long_stack_fault),
         T(ist_without_canonical_stack),
         T(benign_then_contributory),

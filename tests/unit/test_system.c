@@ -62,6 +62,30 @@ static void segment_loads(void **state)
     expect_fault(g, EXEC_BYTES(g, 0x8e, 0xc8), VEC_UD, 0); /* mov cs, ax */
 }
 
+/* Descriptor tables are read and marked as the supervisor, whoever loads the selector. */
+static void tables_are_the_supervisors(void **state)
+{
+    const gpa_t pte = PAGES_AT + 0x3000 + (GDT_AT >> PAGE_SHIFT) * 8;
+    struct guest *g = *state;
+
+    guest_long(g, 3);
+    poke(g, pte, GDT_AT | 3, 8); /* not the user's, writable */
+    g->cpu.gpr[RAX] = DATA3;
+    assert_int_equal(EXEC_BYTES(g, 0x8e, 0xe0), X86_NEXT);
+    assert_true(peek(g, GDT_AT + (DATA3 & ~7u) + 5, 1) & ATTR_ACCESSED);
+
+    guest_long(g, 3);
+    g->cpu.cr0 |= CR0_WP;
+    poke(g, pte, GDT_AT | 1, 8);
+    expect_fault(g, EXEC_BYTES(g, 0x8e, 0xe0), VEC_PF, PF_P | PF_W);
+    assert_int_equal(g->cpu.exc.cr2, GDT_AT + (DATA3 & ~7u) + 5);
+    poke(g, pte, 0, 8);
+    x86_tlb_flush(&g->cpu);
+    expect_fault(g, EXEC_BYTES(g, 0x8e, 0xe0), VEC_PF, 0);
+    assert_int_equal(g->cpu.exc.cr2, GDT_AT + (DATA3 & ~7u));
+    assert_false(g->cpu.seg[SEG_FS].attr & ATTR_P);
+}
+
 static void null_ss_in_64_bit_mode(void **state)
 {
     struct guest *g = *state;
@@ -457,12 +481,19 @@ int main(void)
 {
 #define T(name) cmocka_unit_test_setup_teardown(name, guest_setup, guest_teardown)
     const struct CMUnitTest tests[] = {
-        T(segment_loads),         T(null_ss_in_64_bit_mode),
-        T(segments_on_the_stack), T(table_registers),
-        T(descriptor_queries),    T(privileged),
-        T(port_bitmap),           T(popf),
-        T(interrupt_flag),        T(syscall_and_sysret),
-        T(sysenter_and_sysexit),  T(bases),
+        T(segment_loads),
+        T(tables_are_the_supervisors),
+        T(null_ss_in_64_bit_mode),
+        T(segments_on_the_stack),
+        T(table_registers),
+        T(descriptor_queries),
+        T(privileged),
+        T(port_bitmap),
+        T(popf),
+        T(interrupt_flag),
+        T(syscall_and_sysret),
+        T(sysenter_and_sysexit),
+        T(bases),
         T(control_registers),
     };
 
