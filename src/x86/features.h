@@ -72,7 +72,8 @@
     X(PDPE1GB,   "pdpe1gb",   0x80000001, 0, 3, 26, 0)   \
     X(RDTSCP,    "rdtscp",    0x80000001, 0, 3, 27, 0)   \
     X(LM,        "lm",        0x80000001, 0, 3, 29, 0)   \
-    X(CONSTANT_TSC, "nonstop_tsc", 0x80000007, 0, 3, 8, 0)
+    X(CONSTANT_TSC, "nonstop_tsc", 0x80000007, 0, 3, 8, 0) \
+    X(XSAVEERPTR,"xsaveerptr",0x80000008, 0, 1,  2, 1)
 /* clang-format on */
 
 #endif

@@ -89,6 +89,23 @@ static void find_tiny(struct x86_stub *stub, const struct x86_zydis *zydis)
     stub->tiny_position = op->type == ZYDIS_OPERAND_TYPE_MEMORY ? POSITION_MEM : (uint8_t)x86_operand_position(op);
 }
 
+static void find_dot(struct x86_stub *stub, const ZydisDecodedInstruction *insn)
+{
+    switch (insn->mnemonic) {
+    case ZYDIS_MNEMONIC_DPPS:
+    case ZYDIS_MNEMONIC_VDPPS:
+        stub->dot_size = 4;
+        break;
+    case ZYDIS_MNEMONIC_DPPD:
+    case ZYDIS_MNEMONIC_VDPPD:
+        stub->dot_size = 8;
+        break;
+    default:
+        return;
+    }
+    stub->imm = (uint8_t)insn->raw.imm[0].value.u;
+}
+
 void x86_stub_describe(struct x86_stub *stub, const struct x86_zydis *zydis)
 {
     const ZydisDecodedInstruction *insn = &zydis->insn;
@@ -119,4 +136,5 @@ void x86_stub_describe(struct x86_stub *stub, const struct x86_zydis *zydis)
         }
     }
     find_tiny(stub, zydis);
+    find_dot(stub, insn);
 }

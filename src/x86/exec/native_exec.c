@@ -8,6 +8,7 @@
 #include "x86/exec/fpu.h"
 #include "x86/exec/native_internal.h"
 #include "x86/exec/probe.h"
+#include "x86/exec/simd_dot.h"
 
 #define BUFFER_SIZE 64
 
@@ -28,14 +29,9 @@ static inline uint64_t run(struct x86_cpu *cpu, const struct x86_insn *in, const
 
 /* --- SIMD floating-point exceptions ------------------------------------------------ */
 
-static bool is_tiny(const uint8_t *p, unsigned size)
+static const uint8_t *high_half(const uint8_t *xmm)
 {
-    uint64_t bits = 0, magnitude;
-    unsigned fraction = size == 8 ? 52 : size == 4 ? 23 : 10;
-
-    memcpy(&bits, p, size);
-    magnitude = bits & ~BIT(8 * size - 1);
-    return magnitude && !(magnitude >> fraction);
+    return xmm + offsetof(struct x86_fpu, ymm_high) - offsetof(struct x86_fpu, xmm);
 }
 
 static bool has_tiny_result(struct x86_cpu *cpu, const struct x86_insn *in, const uint8_t *buffer)
@@ -47,29 +43,41 @@ static bool has_tiny_result(struct x86_cpu *cpu, const struct x86_insn *in, cons
     if (!stub->tiny_size)
         return false;
     low = memory ? buffer : operand(cpu, in, stub->tiny_position);
-    high = memory ? buffer + 16 : low + offsetof(struct x86_fpu, ymm_high) - offsetof(struct x86_fpu, xmm);
+    high = memory ? buffer + 16 : high_half(low);
     for (unsigned i = 0; i < stub->tiny_count; i++) {
         unsigned at = i * stub->tiny_size;
 
-        if (is_tiny(at < 16 ? low + at : high + at - 16, stub->tiny_size))
+        if (x86_is_tiny(at < 16 ? low + at : high + at - 16, stub->tiny_size))
             return true;
     }
     return false;
 }
 
+static uint32_t dot_exceptions(struct x86_cpu *cpu, const struct x86_insn *in, const uint8_t *buffer, uint32_t mxcsr)
+{
+    const struct x86_stub *stub = in->native;
+    const uint8_t *a = operand(cpu, in, stub->flags & STUB_VEX ? POSITION_VVVV : POSITION_REG);
+    const uint8_t *b = stub->flags & STUB_LOAD ? buffer : operand(cpu, in, POSITION_RM);
+    const uint8_t *const left[2] = {a, high_half(a)};
+    const uint8_t *const right[2] = {b, stub->flags & STUB_LOAD ? buffer + 16 : high_half(b)};
+
+    return x86_dot_exceptions(left, right, in->flags & INSN_VEX_L ? 2 : 1, stub->dot_size, stub->imm, mxcsr);
+}
+
 /* The guest has exceptions unmasked. The instruction is run with all masked, and undone if one of the guest's would
- * have been raised. What then shows in MXCSR follows SDM vol. 1, 11.5.2 and 11.5.3: the exceptions found before
- * computing are all flagged; if one of them is unmasked nothing is computed, so none of the others are. */
+ * have been raised. */
 static __attribute__((noinline)) enum x86_rc run_unmasked(struct x86_cpu *cpu, const struct x86_insn *in,
                                                           uint8_t *buffer, uint64_t *flags)
 {
     const struct x86_stub *stub = in->native;
-    uint32_t guest = cpu->fpu.mxcsr & MXCSR_MASK, raised;
+    uint32_t guest = cpu->fpu.mxcsr & MXCSR_MASK, raised, dot = 0;
     uint32_t unmasked = ~(guest >> MXCSR_MASK_SHIFT) & MXCSR_EXCEPTIONS;
     struct x86_fpu fpu = cpu->fpu;
     uint64_t gpr[ARRAY_SIZE(cpu->gpr)];
 
     memcpy(gpr, cpu->gpr, sizeof(gpr));
+    if (stub->dot_size)
+        dot = dot_exceptions(cpu, in, buffer, guest);
     cpu->fpu.mxcsr = (guest & ~MXCSR_EXCEPTIONS) | MXCSR_MASKS;
     if (unmasked & EXC_UE) /* flush-to-zero is for masked underflow only */
         cpu->fpu.mxcsr &= ~MXCSR_FTZ;
@@ -77,8 +85,7 @@ static __attribute__((noinline)) enum x86_rc run_unmasked(struct x86_cpu *cpu, c
     raised = cpu->fpu.mxcsr & MXCSR_EXCEPTIONS;
     if ((unmasked & EXC_UE) && has_tiny_result(cpu, in, buffer))
         raised |= EXC_UE;
-    if (raised & unmasked & EXC_PRE)
-        raised &= EXC_PRE;
+    raised = stub->dot_size ? dot : x86_flagged(raised, guest);
     if (raised & unmasked) {
         cpu->fpu = fpu;
         memcpy(cpu->gpr, gpr, sizeof(gpr));

@@ -39,6 +39,7 @@ struct x86_stub {
     uint8_t mmx_result;            /* 1 + position of an MMX register that is written; 0: none */
     uint8_t tiny_size, tiny_count; /* results that can underflow: bytes each, how many; 0: none */
     uint8_t tiny_position;         /* where they are; POSITION_MEM: in memory */
+    uint8_t dot_size, imm;         /* a dot product: bytes of an element, immediate; else 0 */
 };
 
 enum x86_position { POSITION_REG, POSITION_VVVV, POSITION_RM, POSITION_IS4, POSITION_COUNT, POSITION_MEM };

@@ -84,6 +84,12 @@ static enum x86_rc store_selected(struct x86_cpu *cpu, unsigned seg, uint64_t ea
     return X86_NEXT;
 }
 
+/* The end of a flat segment counts for the whole operand. */
+static enum x86_rc check_end(struct x86_cpu *cpu, const struct x86_insn *in, uint64_t ea, unsigned access)
+{
+    return ea + in->memsize - 1 > cpu->lin_mask ? x86_check_segment(cpu, in->seg, ea, in->memsize, access) : X86_NEXT;
+}
+
 static uint64_t address_mask(const struct x86_insn *in)
 {
     return in->addrsize == 8 ? UINT64_MAX : in->addrsize == 4 ? UINT32_MAX : UINT16_MAX;
@@ -138,6 +144,8 @@ static enum x86_rc exec_vmaskmov_load(struct x86_cpu *cpu, const struct x86_insn
     uint32_t selected;
     enum x86_rc rc = x86_need_avx(cpu);
 
+    if (!rc)
+        rc = check_end(cpu, in, ea, ACCESS_READ);
     if (rc)
         return rc;
     get_ymm(cpu, in->r1, mask);
@@ -156,14 +164,16 @@ static enum x86_rc exec_vmaskmov_store(struct x86_cpu *cpu, const struct x86_ins
 {
     uint8_t mask[32], value[32];
     unsigned size = in->arg;
+    uint64_t ea = x86_effective(cpu, in);
     enum x86_rc rc = x86_need_avx(cpu);
 
+    if (!rc)
+        rc = check_end(cpu, in, ea, ACCESS_WRITE);
     if (rc)
         return rc;
     get_ymm(cpu, in->r0, mask);
     get_ymm(cpu, in->r1, value);
-    return store_selected(cpu, in->seg, x86_effective(cpu, in), address_mask(in), value, size,
-                          sign_mask(mask, in->memsize / size, size));
+    return store_selected(cpu, in->seg, ea, address_mask(in), value, size, sign_mask(mask, in->memsize / size, size));
 }
 
 x86_exec_fn *x86_select_vmaskmov(struct x86_insn *in, const struct x86_zydis *zydis)
