@@ -163,7 +163,7 @@ static unsigned latitude_of(const struct isa_insn *in)
     if (in->insn.meta.category == ZYDIS_CATEGORY_AVX2GATHER)
         return ORDER | PARTIAL;
     if (in->insn.meta.branch_type == ZYDIS_BRANCH_TYPE_FAR)
-        return ORDER;
+        return ORDER | (in->insn.meta.category == ZYDIS_CATEGORY_CALL ? PARTIAL : 0);
     for (unsigned i = 0; i < ARRAY_SIZE(latitudes); i++)
         if (latitudes[i].mnemonic == in->insn.mnemonic)
             return latitudes[i].latitude;

@@ -22,13 +22,14 @@ static const struct engine_ops *const engines[] = {&engine_interp};
 
 static struct {
     uint64_t seed;
-    unsigned count, shard, shards, show;
+    unsigned count, repeat, shard, shards, show;
     const char *engine;
     bool list, verbose;
     uint64_t flags;
     regex_t form;
     bool form_given;
-} options = {.seed = 1, .count = 1000, .shards = 1, .show = 3, .engine = "interp", .flags = FLAG_TF | FLAG_AC};
+} options = {
+    .seed = 1, .count = 1000, .repeat = 1, .shards = 1, .show = 3, .engine = "interp", .flags = FLAG_TF | FLAG_AC};
 
 static struct isa_memory memory;
 
@@ -173,8 +174,11 @@ static bool run_form(struct isa_form *form, struct isa_target *native, struct is
         }
         isa_make_state(&before, &memory, &in, &rng, never_stepped(&in) ? options.flags & ~FLAG_TF : options.flags);
         run(native, &in, &before, &want);
-        run(target, &in, &before, &got);
-        result = isa_compare(&in, &before, &want, &got, native, target, text, sizeof(text));
+        result = 0;
+        for (unsigned k = 0; k < options.repeat && result != 2; k++) {
+            run(target, &in, &before, &got);
+            result = isa_compare(&in, &before, &want, &got, native, target, text, sizeof(text));
+        }
         form->states++;
         form->undefined += result == 1;
         form->faulted += want.rip == in.rip;
@@ -235,8 +239,8 @@ static bool selected(const struct isa_form *form, unsigned i)
 
 static int run_all(struct isa_forms *forms, struct isa_target *native, struct isa_target *target)
 {
-    uint64_t states = 0, differences = 0, undefined = 0;
-    unsigned covered = 0, wrong = 0, unmade = 0;
+    uint64_t states = 0, faulted = 0, differences = 0, undefined = 0;
+    unsigned covered = 0, wrong = 0, unmade = 0, only_fault = 0;
 
     for (unsigned i = 0; i < forms->count; i++) {
         struct isa_form *form = &forms->form[i];
@@ -251,6 +255,8 @@ static int run_all(struct isa_forms *forms, struct isa_target *native, struct is
         covered++;
         wrong += form->differences != 0;
         states += form->states;
+        faulted += form->faulted;
+        only_fault += form->faulted == form->states;
         differences += form->differences;
         undefined += form->undefined;
     }
@@ -260,9 +266,9 @@ static int run_all(struct isa_forms *forms, struct isa_target *native, struct is
         if (forms->form[i].differences)
             printf("  %6lu of %lu  %s\n", forms->form[i].differences, forms->form[i].states, forms->form[i].name);
     summarize_excluded(forms);
-    printf("%s against the host, seed %lu: %u forms covered, %u could not be made, %lu states, %lu differences in %u "
-           "forms (and %lu where the result is undefined)\n",
-           target->name, options.seed, covered, unmade, states, differences, wrong, undefined);
+    printf("%s against the host, seed %lu: %u forms covered (%u of them can only fault in user mode), %u could not be "
+           "made; %lu states, %lu of them with a fault; %lu differences in %u forms (and %lu in what is undefined)\n",
+           target->name, options.seed, covered, only_fault, unmade, states, faulted, differences, wrong, undefined);
     return wrong || unmade || !covered;
 }
 
@@ -278,6 +284,7 @@ static const char usage[] = "isa [options]: compares instructions on the host an
                             "  --engine NAME   interp; or native: the host with itself\n"
                             "  --form REGEX    only forms whose name matches (see --list)\n"
                             "  --count N       states per form (1000)\n"
+                            "  --repeat N      runs of the engine per state (1): translators warm up\n"
                             "  --seed N        another series of states (1)\n"
                             "  --shard I/N     the I-th (from 0) of N parts\n"
                             "  --show N        differences shown per form (3)\n"
@@ -289,9 +296,9 @@ static const char usage[] = "isa [options]: compares instructions on the host an
 static bool parse(int argc, char **argv)
 {
     static const struct option longs[] = {
-        {"engine", 1, NULL, 'e'}, {"form", 1, NULL, 'f'},    {"count", 1, NULL, 'c'},   {"seed", 1, NULL, 's'},
-        {"shard", 1, NULL, 'p'},  {"show", 1, NULL, 'n'},    {"no-trap", 0, NULL, 't'}, {"no-align", 0, NULL, 'a'},
-        {"list", 0, NULL, 'l'},   {"verbose", 0, NULL, 'v'}, {NULL, 0, NULL, 0},
+        {"engine", 1, NULL, 'e'},   {"form", 1, NULL, 'f'},  {"count", 1, NULL, 'c'},   {"repeat", 1, NULL, 'r'},
+        {"seed", 1, NULL, 's'},     {"shard", 1, NULL, 'p'}, {"show", 1, NULL, 'n'},    {"no-trap", 0, NULL, 't'},
+        {"no-align", 0, NULL, 'a'}, {"list", 0, NULL, 'l'},  {"verbose", 0, NULL, 'v'}, {NULL, 0, NULL, 0},
     };
     int c;
 
@@ -307,6 +314,9 @@ static bool parse(int argc, char **argv)
             break;
         case 'c':
             options.count = (unsigned)strtoul(optarg, NULL, 0);
+            break;
+        case 'r':
+            options.repeat = (unsigned)strtoul(optarg, NULL, 0);
             break;
         case 's':
             options.seed = strtoull(optarg, NULL, 0);

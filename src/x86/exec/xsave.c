@@ -89,6 +89,8 @@ static enum x86_rc exec_fxsave(struct x86_cpu *cpu, const struct x86_insn *in)
     uint64_t ea;
     enum x86_rc rc = check_fx(cpu, in, &ea);
 
+    if (!rc) /* the bytes that are not written can fault too */
+        rc = x86_probe_write(cpu, in->seg, ea, 512, 0);
     if (rc)
         return rc;
     store_x87(cpu, in->arg, image);
