@@ -25,11 +25,22 @@ static void set_ymm(struct x86_cpu *cpu, unsigned reg, const uint8_t value[32])
 
 /* --- elements: like x86_read() and x86_write(), but never #AC ------------------------------- */
 
+/* Segmentation, with the end of a flat segment. */
+static enum x86_rc element_linear(struct x86_cpu *cpu, unsigned seg, uint64_t offset, unsigned size, unsigned access,
+                                  gva_t *lin)
+{
+    enum x86_rc rc = x86_linear(cpu, seg, offset, size, access, lin);
+
+    if (!rc && unlikely(offset + size - 1 > cpu->lin_mask))
+        rc = x86_check_segment(cpu, seg, offset, size, access);
+    return rc;
+}
+
 static enum x86_rc read_element(struct x86_cpu *cpu, unsigned seg, uint64_t offset, void *data, unsigned size)
 {
     gva_t lin;
     const void *host;
-    enum x86_rc rc = x86_linear(cpu, seg, offset, size, ACCESS_READ, &lin);
+    enum x86_rc rc = element_linear(cpu, seg, offset, size, ACCESS_READ, &lin);
 
     if (rc)
         return rc;
@@ -47,7 +58,7 @@ static enum x86_rc write_element(struct x86_cpu *cpu, unsigned seg, uint64_t off
 {
     gva_t lin;
     void *host;
-    enum x86_rc rc = x86_linear(cpu, seg, offset, size, ACCESS_WRITE, &lin);
+    enum x86_rc rc = element_linear(cpu, seg, offset, size, ACCESS_WRITE, &lin);
 
     if (rc)
         return rc;
@@ -82,12 +93,6 @@ static enum x86_rc store_selected(struct x86_cpu *cpu, unsigned seg, uint64_t ea
             return rc;
     }
     return X86_NEXT;
-}
-
-/* The end of a flat segment counts for the whole operand. */
-static enum x86_rc check_end(struct x86_cpu *cpu, const struct x86_insn *in, uint64_t ea, unsigned access)
-{
-    return ea + in->memsize - 1 > cpu->lin_mask ? x86_check_segment(cpu, in->seg, ea, in->memsize, access) : X86_NEXT;
 }
 
 static uint64_t address_mask(const struct x86_insn *in)
@@ -144,8 +149,6 @@ static enum x86_rc exec_vmaskmov_load(struct x86_cpu *cpu, const struct x86_insn
     uint32_t selected;
     enum x86_rc rc = x86_need_avx(cpu);
 
-    if (!rc)
-        rc = check_end(cpu, in, ea, ACCESS_READ);
     if (rc)
         return rc;
     get_ymm(cpu, in->r1, mask);
@@ -167,8 +170,6 @@ static enum x86_rc exec_vmaskmov_store(struct x86_cpu *cpu, const struct x86_ins
     uint64_t ea = x86_effective(cpu, in);
     enum x86_rc rc = x86_need_avx(cpu);
 
-    if (!rc)
-        rc = check_end(cpu, in, ea, ACCESS_WRITE);
     if (rc)
         return rc;
     get_ymm(cpu, in->r0, mask);
