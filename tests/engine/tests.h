@@ -75,6 +75,21 @@ enum { STATUS_PASS, STATUS_FAIL, STATUS_SKIP };
     X(fault_fpu_control_bits, EXIT)         \
     X(fault_sse_priority, EXIT)             \
     X(fault_alignment, EXIT)                \
+    X(fpu_x87_exception, EXIT)              \
+    X(fpu_sse_exception, EXIT)              \
+    X(fpu_mxcsr_reserved, EXIT)             \
+    X(fpu_fxsave, EXIT)                     \
+    X(fpu_lazy_switch, EXIT)                \
+    X(fpu_xcr0, EXIT)                       \
+    X(fpu_cpuid_sizes, EXIT)                \
+    X(fpu_avx_enable, EXIT)                 \
+    X(fpu_xsave_faults, EXIT)               \
+    X(fpu_xrstor_init, EXIT)                \
+    X(gate_call, EXIT)                      \
+    X(gate_return, EXIT)                    \
+    X(gate_checks, EXIT)                    \
+    X(gate_same_ring, EXIT)                 \
+    X(gate_far_return_outward, EXIT)        \
     X(io_iopl, EXIT)                        \
     X(io_bitmap, EXIT)                      \
     X(io_bitmap_limit, EXIT)                \
@@ -214,14 +229,53 @@ enum { STATUS_PASS, STATUS_FAIL, STATUS_SKIP };
     X(tlb_pcid_flush, EXIT)                 \
     X(tlb_pcid_rules, EXIT)                 \
     X(tlb_invpcid, EXIT)
-#define TESTS_PROT(X)             \
-    X(ad_4k_of_32_bit, EXIT)      \
-    X(ad_4m, EXIT)                \
-    X(ad_pse_off, EXIT)           \
-    X(fault_into_bound_aam, EXIT) \
-    X(syscall_sysenter, EXIT)     \
-    X(syscall_sysexit, EXIT)      \
-    X(window_pop_ss, EXIT)
+#define TESTS_PROT(X)                   \
+    X(ad_4k_of_32_bit, EXIT)            \
+    X(ad_4m, EXIT)                      \
+    X(ad_pse_off, EXIT)                 \
+    X(fault_into_bound_aam, EXIT)       \
+    X(gate_parameters, EXIT)            \
+    X(syscall_sysenter, EXIT)           \
+    X(syscall_sysexit, EXIT)            \
+    X(window_pop_ss, EXIT)              \
+    X(mode_real, EXIT)                  \
+    X(mode_real_limit, EXIT)            \
+    X(mode_unreal, EXIT)                \
+    X(mode_real_wide, EXIT)             \
+    X(mode_real_faults, EXIT)           \
+    X(mode_vm86, EXIT)                  \
+    X(mode_vm86_iopl, EXIT)             \
+    X(mode_vm86_refused, EXIT)          \
+    X(mode_vm86_ports_and_limits, EXIT) \
+    X(mode_paging_kinds, EXIT)          \
+    X(mode_paging_4m, EXIT)             \
+    X(mode_long, EXIT)                  \
+    X(mode_long_needs_pae, EXIT)        \
+    X(segment_limit, EXIT)              \
+    X(segment_expand_down, EXIT)        \
+    X(segment_types, EXIT)              \
+    X(segment_load_checks, EXIT)        \
+    X(segment_null, EXIT)               \
+    X(segment_stack_faults, EXIT)       \
+    X(segment_code_limit, EXIT)         \
+    X(segment_code_base, EXIT)          \
+    X(segment_16_bit, EXIT)             \
+    X(segment_conforming, EXIT)         \
+    X(segment_far_checks, EXIT)         \
+    X(segment_ldt, EXIT)                \
+    X(segment_hidden_part, EXIT)        \
+    X(task_jump, EXIT)                  \
+    X(task_call_and_return, EXIT)       \
+    X(task_gate, EXIT)                  \
+    X(task_interrupt, EXIT)             \
+    X(task_fault, EXIT)                 \
+    X(task_double_fault, EXIT)          \
+    X(task_refused, EXIT)               \
+    X(task_invalid, EXIT)               \
+    X(task_ldt, EXIT)                   \
+    X(task_cr3, EXIT)                   \
+    X(task_debug, EXIT)                 \
+    X(task_bad_inner_stack, EXIT)
 /* clang-format on */
 
 #ifdef __x86_64__
