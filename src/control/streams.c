@@ -14,6 +14,7 @@
 #include "backend/char/console.h"
 #include "backend/char/job.h"
 
+#define CTRL_D    0x04
 #define KEYS_ROOM 1024 /* what the pipe to a job takes at once, if it takes anything */
 
 static void on_quit(void *opaque)
@@ -141,7 +142,10 @@ static int open_console(struct streams *streams, const struct config *config, st
     if (!isatty(STDIN_FILENO) || !isatty(STDOUT_FILENO)) {
         streams->serial[0] =
             chardev_fd_new(loop, fcntl(STDIN_FILENO, F_GETFD) < 0 ? -1 : STDIN_FILENO, STDOUT_FILENO, err);
-        return streams->serial[0] ? 0 : -EIO;
+        if (!streams->serial[0])
+            return -EIO;
+        chardev_fd_set_end_byte(streams->serial[0], CTRL_D);
+        return 0;
     }
     snprintf(streams->words, sizeof(streams->words), " TERM=%.100s", terminal_type());
     streams->serial[0] = open_terminal(streams, loop, err);

@@ -22,5 +22,8 @@ struct chardev *chardev_null_new(struct error *err);
  * when 64 KiB are queued a write waits up to a second for the reader, then drops until there is room.
  * The process should ignore SIGPIPE. */
 struct chardev *chardev_fd_new(struct loop *loop, int in, int out, struct error *err);
+/* At the end of input this byte is received, instead of a hang-up, which would discard what is still unread: Ctrl-D for
+ * a terminal line. Before the loop runs. */
+void chardev_fd_set_end_byte(struct chardev *chardev, uint8_t byte);
 
 #endif

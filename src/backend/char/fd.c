@@ -33,6 +33,7 @@ struct chardev_fd {
     /* The loop's thread's. */
     bool want_in, want_out; /* watched for */
     bool end_of_input;
+    int end_byte; /* sent at the end of input instead of hanging up; -1: none */
 
     struct lock lock;
     struct timer flush_timer, input_timer;
@@ -175,11 +176,16 @@ static size_t room_or_wait(struct chardev_fd *fd)
     return len;
 }
 
+/* The client has room for a byte at least. */
 static void end_input(struct chardev_fd *fd)
 {
+    uint8_t byte = (uint8_t)fd->end_byte;
+
     fd->end_of_input = true;
     set_want(fd, false, fd->want_out);
-    if (fd->chardev.client.hangup)
+    if (fd->end_byte >= 0)
+        fd->chardev.client.receive(fd->chardev.client.opaque, &byte, 1);
+    else if (fd->chardev.client.hangup)
         fd->chardev.client.hangup(fd->chardev.client.opaque);
 }
 
@@ -280,6 +286,7 @@ struct chardev *chardev_fd_new(struct loop *loop, int in, int out, struct error 
         error_set(err, -ENOMEM, "serial backend: no memory");
         return NULL;
     }
+    fd->end_byte = -1;
     rc = set_nonblocking(in, &fd->in_flags);
     if (rc == 0) {
         rc = set_nonblocking(out, &fd->out_flags);
@@ -302,4 +309,9 @@ struct chardev *chardev_fd_new(struct loop *loop, int in, int out, struct error 
     timer_init(&fd->flush_timer, loop, output_ready, fd);
     timer_init(&fd->input_timer, loop, input_ready, fd);
     return &fd->chardev;
+}
+
+void chardev_fd_set_end_byte(struct chardev *chardev, uint8_t byte)
+{
+    container_of(chardev, struct chardev_fd, chardev)->end_byte = byte;
 }

@@ -241,8 +241,10 @@ static void write_ier(struct uart *uart, uint8_t value)
     uart->ier = value & IER_MASK;
     if (risen & IER_THRE) /* the transmitter is empty: enabling its interrupt raises it */
         uart->thre_pending = true;
-    if (risen & IER_RDA)
+    if (risen & IER_RDA) {
         restart_timeout(uart);
+        accept_more(uart);
+    }
 }
 
 static void write_fcr(struct uart *uart, uint8_t value)
@@ -321,13 +323,20 @@ static void uart_write(void *opaque, uint64_t offset, uint64_t value, unsigned s
 
 /* --- the backend's side ---------------------------------------------------------------------------------------- */
 
+/* Has the guest said that it listens? Until then a sender waits, as one that heeds DTR and RTS would: drivers clear the
+ * FIFO when they open the port, and what was typed before would be lost. */
+static bool listening(const struct uart *uart)
+{
+    return !(uart->mcr & MCR_LOOP) && ((uart->mcr & (MCR_DTR | MCR_RTS)) || (uart->ier & IER_RDA));
+}
+
 static size_t uart_can_receive(void *opaque)
 {
     struct uart *uart = opaque;
     size_t len;
 
     lock_take(&uart->lock);
-    len = uart->mcr & MCR_LOOP ? 0 : capacity(uart) - MIN(uart->count, capacity(uart));
+    len = listening(uart) ? capacity(uart) - MIN(uart->count, capacity(uart)) : 0;
     lock_drop(&uart->lock);
     return len;
 }

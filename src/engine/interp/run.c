@@ -206,8 +206,8 @@ static enum outcome between(struct interp_vcpu *vcpu, struct exit *exit)
 {
     struct x86_cpu *cpu = &vcpu->soft.cpu;
 
-    vcpu->clock_countdown = CLOCK_INTERVAL;
     /* An instruction with I/O answers in its log is finished first, so that what they say cannot be lost. */
+    vcpu->clock_countdown = vcpu->restart ? 1 : CLOCK_INTERVAL;
     if (!vcpu->restart && soft_attend(&vcpu->soft, exit))
         return LEAVE;
     while (cpu->halted || cpu->wait_for_sipi)
