@@ -98,9 +98,9 @@ static int open_keyboard(struct streams *streams, struct loop *loop, struct erro
 static int open_job(struct streams *streams, const struct config *config, struct loop *loop, struct error *err)
 {
     char term[128];
-    const char *const env[] = {term, NULL};
+    const char *const env[] = {term, NULL}, *const shell[] = {"sh", NULL};
     struct job_config job = {
-        .argv = (const char *const *)config->command,
+        .argv = config->command ? (const char *const *)config->command : shell,
         .env = env,
         .in = STDIN_FILENO,
         .out = STDOUT_FILENO,
@@ -186,8 +186,11 @@ static void watch_output(struct streams *streams, struct loop *loop)
 int streams_open(struct streams *streams, const struct config *config, struct loop *loop,
                  void (*end)(void *opaque, int signal), void *opaque, struct error *err)
 {
+    const bool terminal = isatty(STDIN_FILENO) && isatty(STDOUT_FILENO);
+
     *streams = (struct streams){.keys = {-1, -1}, .watched = -1, .end = end, .opaque = opaque};
-    if (config->command)
+    /* Without a terminal the default guest's shell is a job too: it reads a script. */
+    if (config->command || (!config->kernel && !config->demo && !terminal))
         return open_job(streams, config, loop, err);
     watch_output(streams, loop);
     if (config->demo)

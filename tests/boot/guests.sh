@@ -37,8 +37,11 @@ run -- sh -c 'kill -9 $$' >"$work/out" 2>"$work/err" </dev/null
 run --demo >"$work/out" 2>"$work/err" </dev/null
 [ $? = 0 ] && grep -q '^primes  78498 ' "$work/out"; result "the demonstration" $?
 
-printf 'echo hello from $((6 * 7))\npoweroff\n' | run >"$work/out" 2>"$work/err"
-[ $? = 0 ] && grep -q 'hello from 42' "$work/out"; result "a shell on a pipe, power-off" $?
+printf 'echo hello from $((6 * 7))\nexit 9\n' | run >"$work/out" 2>"$work/err"
+[ $? = 9 ] && grep -qx 'hello from 42' "$work/out"; result "a shell on a pipe" $?
+
+run -- poweroff -f >"$work/out" 2>"$work/err" </dev/null
+[ $? = 0 ]; result "power-off" $?
 
 run -- sh -c 'echo c >/proc/sysrq-trigger; sleep 60' >"$work/out" 2>"$work/err" </dev/null
 [ $? = 120 ] && grep -q 'Kernel panic' "$work/err"; result "a kernel panic ends the run with its message" $?
