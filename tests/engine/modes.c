@@ -10,42 +10,25 @@
 #define LOW     0x7000ul
 #define LOW_SEG 0x0700ul
 #define IVT     0x6000ul /* the interrupt vectors of real mode */
-#define SCRATCH 0x5000ul /* the kit's IDTR, then real mode's; the stack of real mode is below */
+#define IDTRS   0x5000ul /* the kit's IDTR, then real mode's; the stack of real mode is below */
 
-/* 16 and 32-bit addresses of a label within the piece of code `name`. */
-#define NEAR(name, label) "(" #label " - " #name ")"
-#define FLAT(name, label) "(0x7000 + " #label " - " #name ")"
-
-/* From 32-bit protected mode to real mode with CS = LOW_SEG, DS = ES = SS = 0, vectors at IVT; ESP is kept in EBP. */
-#define TO_REAL(name)                                                                                                  \
-    "mov %esp, %ebp\n sidt 0x5000\n lidt 0x5008\n"                                                                     \
-    "ljmp $0x58, $" FLAT(                                                                                              \
-        name, 10f) "\n"                                                                                                \
-                   ".code16\n 10: mov $0x60, %ax\n mov %ax, %ds\n mov %ax, %es\n mov %ax, %ss\n mov %ax, %fs\n mov "   \
-                   "%ax, %gs\n"                                                                                        \
-                   "mov %cr0, %eax\n and $0xfffffffe, %eax\n mov %eax, %cr0\n"                                         \
-                   "ljmp $0x0700, $" NEAR(                                                                             \
-                       name, 11f) "\n"                                                                                 \
-                                  "11: xor %ax, %ax\n mov %ax, %ds\n mov %ax, %es\n mov %ax, %ss\n mov $0x4f00, %sp\n"
-
-/* And back, with EAX, ECX, EDX, EBX, ESI, EDI as they are. */
-#define TO_PROTECTED(name)                                                                                             \
-    "mov %eax, %cs:" NEAR(name, 13f) "\n"                                                                              \
-                                     "mov %cr0, %eax\n or $1, %eax\n mov %eax, %cr0\n"                                 \
-                                     "ljmpl $0x08, $" FLAT(                                                            \
-                                         name, 12f) "\n"                                                               \
-                                                    ".code32\n 12: mov $0x10, %eax\n mov %eax, %ds\n mov %eax, %es\n " \
-                                                    "mov %eax, %ss\n mov %ebp, %esp\n"                                 \
-                                                    "xor %eax, %eax\n mov %eax, %fs\n mov %eax, %gs\n"                 \
-                                                    "lidt 0x5000\n mov " FLAT(name, 13f) ", %eax\n int $0x80\n"        \
-                                                                                         ".balign 4\n 13: .long 0\n"
+/* In modes.S. */
+#define PIECE(name) extern const char name[], name##_end[]
+PIECE(real_trip);
+PIECE(real_handler);
+PIECE(real_skip);
+PIECE(real_limit);
+PIECE(real_faults);
+PIECE(real_unreal);
+PIECE(real_wide);
+PIECE(long_trip);
 
 static struct context low(const char *code, word size)
 {
     struct context k = kernel_context(LOW);
 
     memcpy((void *)LOW, code, size);
-    *(struct table_register *)(SCRATCH + 8) = (struct table_register){0x3ff, IVT};
+    *(struct table_register *)(IDTRS + 8) = (struct table_register){0x3ff, IVT};
     k.ax = k.cx = k.dx = k.bx = k.si = k.di = 0;
     return k;
 }
@@ -55,15 +38,6 @@ static void set_vector(unsigned vector, word segment, word offset)
 {
     *(uint32_t *)(IVT + vector * 4) = (uint32_t)(segment << 16 | offset);
 }
-
-CODE(real_trip, TO_REAL(real_trip)
-     /* Segments are paragraphs. */
-     "mov %cs, %cx\n mov $0x0512, %ax\n mov %ax, %ds\n movw $0x1234, 0x10\n"
-     "mov %ds, %dx\n smsw %bx\n"
-     /* INT n through the vectors at IDTR's base: the handler gets flags, CS, IP of 16 bits. */
-     "sti\n int $0x21\n cli\n mov $0x600d, %ax\n" TO_PROTECTED(real_trip));
-/* At LOW + 0x800. */
-CODE(real_handler, ".code16\n mov %sp, %si\n mov %ss:4(%si), %di\n pushf\n pop %si\n iret");
 
 TEST(mode_real)
 {
@@ -87,13 +61,6 @@ TEST(mode_real)
 }
 
 /* A limit of 64 KiB: #GP, in real mode without an error code. The handler returns to DI. */
-CODE(real_limit,
-     TO_REAL(real_limit) "mov $0xffff, %bx\n mov $" NEAR(
-         real_limit, 1f) ", %di\n movw (%bx), %ax\n" /* a word over the end */
-                         "1: mov $0x10000, %ebx\n mov $" NEAR(
-                             real_limit, 1f) ", %di\n addr32 movb (%ebx), %al\n 1:\n" TO_PROTECTED(real_limit));
-CODE(real_skip, ".code16\n inc %cx\n mov %sp, %si\n mov %di, %ss:(%si)\n iret");
-
 TEST(mode_real_limit)
 {
     struct context k = LOW_CODE(real_limit);
@@ -106,18 +73,9 @@ TEST(mode_real_limit)
 }
 
 /* "Unreal" mode: segment limits loaded in protected mode stay when real mode loads only selector and base. */
-CODE(unreal,
-     TO_REAL(
-         unreal) "mov %cr0, %eax\n or $1, %al\n mov %eax, %cr0\n"
-                 "mov $0x10, %dx\n mov %dx, %ds\n" /* limit 4 GiB */
-                 "and $0xfe, %al\n mov %eax, %cr0\n"
-                 "xor %dx, %dx\n mov %dx, %ds\n"
-                 "mov $0x02020010, %ebx\n addr32 movl (%ebx), %ecx\n addr32 movl $0x600df00d, 4(%ebx)\n" TO_PROTECTED(
-                     unreal));
-
 TEST(mode_unreal)
 {
-    struct context k = LOW_CODE(unreal);
+    struct context k = LOW_CODE(real_unreal);
 
     *(uint32_t *)(USER_DATA + 0x10) = 0x12345678;
     context_run(&k);
@@ -127,11 +85,6 @@ TEST(mode_unreal)
 }
 
 /* 32-bit operands and near pointers in real mode, a stack that wraps. */
-CODE(real_wide,
-     TO_REAL(real_wide) "mov $0x12345678, %ecx\n pushl %ecx\n popl %edx\n lea 0x10(%ecx, %ecx), %ebx\n"
-                        "mov $0x8000, %ax\n mov %ax, %ss\n mov $2, %sp\n push %cx\n push %dx\n mov %sp, %si\n"
-                        "xor %ax, %ax\n mov %ax, %ss\n mov $0x4f00, %sp\n" TO_PROTECTED(real_wide));
-
 TEST(mode_real_wide)
 {
     struct context k = LOW_CODE(real_wide);
@@ -146,14 +99,9 @@ TEST(mode_real_wide)
 }
 
 /* A fault in real mode: its IP, and the way on. */
-CODE(real_fault, TO_REAL(real_fault) "xor %cx, %cx\n xor %dx, %dx\n mov $" NEAR(
-                     real_fault, 1f) ", %di\n div %cx\n"
-                                     "1: mov $0x11, %bl\n mov $" NEAR(
-                                         real_fault, 1f) ", %di\n ud2\n 1: mov $0x22, %bh\n" TO_PROTECTED(real_fault));
-
 TEST(mode_real_faults)
 {
-    struct context k = LOW_CODE(real_fault);
+    struct context k = LOW_CODE(real_faults);
 
     PLACE(LOW + 0x800, real_skip);
     set_vector(DE, LOW_SEG, 0x800);
@@ -355,24 +303,6 @@ TEST(mode_paging_4m)
 
 /* --- long mode ------------------------------------------------------------------------------------------------------
  */
-
-/* cr3 in ECX. In and out again; EAX: EFER with LMA seen in compatibility mode, EDX: of 64-bit arithmetic, ESI: EFER
- * after. */
-CODE(long_trip,
-     "mov %ecx, %cr3\n mov %cr4, %eax\n or $0x20, %eax\n mov %eax, %cr4\n"
-     "mov $0xc0000080, %ecx\n rdmsr\n or $0x100, %eax\n wrmsr\n"
-     "mov %cr0, %eax\n or $0x80000000, %eax\n mov %eax, %cr0\n" /* compatibility mode from here */
-     "rdmsr\n mov %eax, %edi\n mov $1, %edx\n dec %edx\n"       /* 4ah is DEC here, a prefix there */
-     "ljmp $0x50, $" FLAT(
-         long_trip,
-         1f) "\n"
-             ".code64\n 1: movabs $0x123456789abcdef0, %r8\n mov %r8, %rdx\n shr $32, %rdx\n lea 0(%rip), %rbx\n"
-             "mov %rsp, %r9\n push %r8\n pop %r10\n cmp %r8, %r10\n sete %dl\n ljmp *2f(%rip)\n"
-             "2: .long 0x7000 + 3f - long_trip\n .word 0x08\n"
-             ".code32\n 3: mov %cr0, %eax\n and $0x7fffffff, %eax\n mov %eax, %cr0\n"
-             "push %edx\n rdmsr\n mov %eax, %esi\n and $0xfffffeff, %eax\n wrmsr\n pop %edx\n mov %edi, %eax\n int "
-             "$0x80");
-
 TEST(mode_long)
 {
     uint64_t *pml4 = page_new(), *pdpt = page_new(), *pd = page_new();

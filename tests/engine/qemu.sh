@@ -1,11 +1,12 @@
 #!/bin/sh
-# qemu.sh IMAGES-DIR TESTS-LIST [FILTER]: runs the engine tests under QEMU's TCG, a second opinion on what they expect.
-# TESTS-LIST is what the runner's --list prints. Tests named in qemu-differs.txt must fail there; others must not.
-dir=$1 list=$2 filter=${3:-.}
+# qemu.sh RUNNER IMAGES-DIR [FILTER]: runs the engine tests under QEMU's TCG, a second opinion on what they expect.
+# Tests named in qemu-differs.txt must fail there (the rest of the line says why QEMU is wrong); others must not.
+runner=$1 dir=$2 filter=${3:-.}
 here=$(dirname "$0")
 passed=0 failed=0 skipped=0 differ=0
-out=$(mktemp)
-trap 'rm -f "$out"' EXIT
+out=$(mktemp) list=$(mktemp)
+trap 'rm -f "$out" "$list"' EXIT
+"$runner" --list >"$list" || exit 2
 while read -r name end; do
     image=${name%%/*}
     test=${name#*/}

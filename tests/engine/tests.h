@@ -75,6 +75,18 @@ enum { STATUS_PASS, STATUS_FAIL, STATUS_SKIP };
     X(fault_fpu_control_bits, EXIT)         \
     X(fault_sse_priority, EXIT)             \
     X(fault_alignment, EXIT)                \
+    X(flow_precise_faults, EXIT)            \
+    X(flow_interrupted_computation, EXIT)   \
+    X(flow_endless_loop, EXIT)              \
+    X(flow_odd_returns, EXIT)               \
+    X(flow_deep_recursion, EXIT)            \
+    X(flow_switched_stack, EXIT)            \
+    X(flow_jump_table, EXIT)                \
+    X(flow_overlapping_code, EXIT)          \
+    X(flow_conditions, EXIT)                \
+    X(flow_many_pages, EXIT)                \
+    X(flow_split_data, EXIT)                \
+    X(flow_mmio_rmw, EXIT)                  \
     X(fpu_x87_exception, EXIT)              \
     X(fpu_sse_exception, EXIT)              \
     X(fpu_mxcsr_reserved, EXIT)             \
