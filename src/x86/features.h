@@ -64,7 +64,6 @@
     X(XSAVEC,    "xsavec",    13, 1, 0,  1, 1)           \
     X(XGETBV1,   "xgetbv1",   13, 1, 0,  2, 1)           \
     X(LAHF_LM,   "lahf_lm",   0x80000001, 0, 2,  0, 0)   \
-    X(CR8_LEGACY,"cr8_legacy",0x80000001, 0, 2,  4, 0)   \
     X(ABM,       "abm",       0x80000001, 0, 2,  5, 0)   \
     X(PREFETCHW, "3dnowprefetch", 0x80000001, 0, 2, 8, 0) \
     X(SYSCALL,   "syscall",   0x80000001, 0, 3, 11, 0)   \
