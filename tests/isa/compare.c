@@ -8,8 +8,6 @@
  *   FNSTENV, FNSAVE, FXSAVE and XSAVE write them, and MXCSR_MASK;
  * - MXCSR.PE with an unmasked overflow or underflow: it tells whether a result
  *   with an unbounded exponent would have been exact;
- * - MXCSR where a dot product's step (DPPS, DPPD) raises an unmasked exception:
- *   whether the later steps are still done;
  * - RF in the frame of a single-step trap between two iterations of a REP
  *   string: Intel's set it (SDM vol. 3, 17.3.1.1), AMD's do not;
  * - which of several faults an instruction with several accesses meets first,
@@ -211,20 +209,6 @@ static uint64_t undefined_rf(const struct isa_insn *in, const struct isa_state *
     return want->vector == VEC_DB && want->rip == in->rip ? FLAG_RF : 0;
 }
 
-/* A dot product with an unmasked exception in some step. */
-static bool trapped_dot_product(const struct isa_insn *in, const struct isa_state *want, const struct isa_state *got)
-{
-    switch (in->insn.mnemonic) {
-    case ZYDIS_MNEMONIC_DPPS:
-    case ZYDIS_MNEMONIC_DPPD:
-    case ZYDIS_MNEMONIC_VDPPS:
-    case ZYDIS_MNEMONIC_VDPPD:
-        return want->vector == VEC_XM || got->vector == VEC_XM;
-    default:
-        return false;
-    }
-}
-
 static void compare_exception(struct report *r, const struct isa_state *want, const struct isa_state *got)
 {
     uint32_t mask = 0xffffffff;
@@ -325,8 +309,6 @@ int isa_compare(const struct isa_insn *in, const struct isa_state *before, const
     bool both_fault = memory_fault(in, want) && memory_fault(in, got);
 
     *text = 0;
-    if (trapped_dot_product(in, want, got))
-        return 1;
     /* 32-bit code saves half of the vector registers, but the host may look at the room for all. */
     if ((latitude & COMPONENTS) && in->mode == MODE_LONG64 && (before->gpr[RAX] & before->fpu.xstate_bv & 7) == 7)
         latitude &= ~(unsigned)COMPONENTS;
