@@ -206,7 +206,9 @@ static uint64_t pipe_trip(void)
         if (pipe(to) || pipe(from))
             return 1;
         peer = fork();
-        if (!peer) {
+        if (!peer) { /* ends with its parent, which holds the other ends */
+            close(to[1]);
+            close(from[0]);
             while (read(to[0], &c, 1) == 1 && write(from[1], &c, 1) == 1)
                 ;
             _exit(0);

@@ -10,7 +10,6 @@ struct error {
 };
 
 /* Sets err's message (err may be NULL) and returns code, which is a negative errno. */
-int error_set(struct error *err, int code, const char *fmt, ...)
-    __attribute__((format(printf, 3, 4)));
+int error_set(struct error *err, int code, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
 
 #endif

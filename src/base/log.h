@@ -20,21 +20,20 @@ enum trace_category {
 #define X(id, name, help) TRACE_##id,
     TRACE_LIST(X)
 #undef X
-    TRACE_COUNT
+        TRACE_COUNT
 };
 
 extern unsigned trace_mask; /* bit n: category n is on */
 
 #define trace_on(category) __builtin_expect((trace_mask >> (category)) & 1, 0)
 /* TRACE(INT, "vector %u", v): a line "int: vector 14" in the trace file. */
-#define TRACE(id, ...)                                   \
-    do {                                                 \
-        if (trace_on(TRACE_##id))                        \
-            trace_line(TRACE_##id, __VA_ARGS__);         \
+#define TRACE(id, ...)                                                                                                 \
+    do {                                                                                                               \
+        if (trace_on(TRACE_##id))                                                                                      \
+            trace_line(TRACE_##id, __VA_ARGS__);                                                                       \
     } while (0)
 
-void trace_line(enum trace_category category, const char *fmt, ...)
-    __attribute__((format(printf, 2, 3)));
+void trace_line(enum trace_category category, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 /* Parses "exec,int"; -EINVAL and a message for an unknown name. */
 int trace_parse(const char *list, unsigned *mask, struct error *err);
 /* Where trace lines go; stderr until called. The descriptor stays the caller's. */

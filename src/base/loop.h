@@ -40,7 +40,6 @@ void timer_cancel(struct timer *timer);
 
 /* Watches fd; events as poll(2)'s POLLIN | POLLOUT, or POLLERR for errors and hang-up alone, which fn gets in any case.
  * 0: stop watching. A regular file is always ready. Loop's thread, or before it runs. Returns 0 or a negative errno. */
-int loop_watch_fd(struct loop *loop, int fd, short events, void (*fn)(void *opaque, short revents),
-                  void *opaque);
+int loop_watch_fd(struct loop *loop, int fd, short events, void (*fn)(void *opaque, short revents), void *opaque);
 
 #endif

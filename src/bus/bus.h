@@ -22,8 +22,7 @@ void bus_free(struct bus *bus);
 /* name is for traces. 0, -EEXIST (overlaps another), -ENOMEM. */
 int bus_add_port(struct bus *bus, const char *name, uint16_t base, unsigned len, const struct bus_ops *ops,
                  void *opaque);
-int bus_add_mmio(struct bus *bus, const char *name, gpa_t base, uint64_t len, const struct bus_ops *ops,
-                 void *opaque);
+int bus_add_mmio(struct bus *bus, const char *name, gpa_t base, uint64_t len, const struct bus_ops *ops, void *opaque);
 
 /* Nobody there: reads give all ones, writes are dropped. Traced as io. */
 uint32_t bus_port_read(struct bus *bus, uint16_t port, unsigned size);
