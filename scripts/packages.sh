@@ -7,7 +7,7 @@ build='gcc libc6-dev make pkg-config meson ninja-build libzydis-dev libzstd-dev 
 case ${1:-} in
 build) want=$build ;;
 guest) want="$build busybox-static" ;;
-check) want="$build busybox-static libcmocka-dev clang clang-format libclang-rt-14-dev" ;;
+check) want="$build busybox-static libcmocka-dev clang clang-format libclang-rt-14-dev python3" ;;
 bench) want="$build busybox-static qemu-system-x86" ;;
 *) echo "usage: $0 build|guest|check|bench" >&2; exit 2 ;;
 esac

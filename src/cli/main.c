@@ -16,13 +16,13 @@ static const struct command {
 
 static int help(void)
 {
-    printf("Trapeze boots unmodified guest operating systems, with or without hardware virtualization.\n\n"
+    printf("Trapeze boots unmodified guest operating systems, by software alone: no privileges, no /dev/kvm.\n\n"
            "Usage: trapeze COMMAND [OPTION]...\n"
            "       trapeze --help | --version\n\n"
            "Commands:\n");
     for (unsigned i = 0; i < ARRAY_SIZE(commands); i++)
         printf("  %-10s %s\n", commands[i].name, commands[i].summary);
-    printf("\n`trapeze COMMAND --help` tells more about one.\n");
+    printf("\n`trapeze COMMAND --help` tells more about one, `man trapeze` all.\n");
     return 0;
 }
 

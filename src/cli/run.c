@@ -53,12 +53,12 @@ static int set_help(void *target, const char *value, struct error *err)
 static const struct option_row options[] = {
     {"--kernel", "FILE", "bzImage or ELF (PVH, multiboot) to boot; the default guest's if not given", set_kernel},
     {"--initrd", "FILE", "initial RAM disk", set_initrd},
-    {"--append", "TEXT", "added to the kernel's command line", set_append},
-    {"--memory", "SIZE", "guest RAM, like 512M (the default) or 2G", set_memory},
+    {"--append", "TEXT", "added to the kernel's command line; with --kernel it is the whole", set_append},
+    {"--memory", "SIZE", "guest RAM: 512M (the default), 2G; from 4M to 1024G", set_memory},
     {"--engine", "NAME", "auto (the default), interp, or lockstep", set_engine},
     {"--demo", NULL, "default guest: show what runs there, then end", set_demo},
     {"--stats", NULL, "print counters at the end", set_stats},
-    {"--trace", "LIST", "write a trace: of exec,int,mmu,io,msr", set_trace},
+    {"--trace", "LIST", "write a trace of some of exec,int,mmu,io,msr", set_trace},
     {"--trace-file", "FILE", "where to; standard error if not given", set_trace_file},
     {"--help", NULL, "this text", set_help},
 };
@@ -67,18 +67,19 @@ static int help(void)
 {
     printf("Usage: trapeze run [OPTION]... [-- COMMAND [ARGUMENT]...]\n\n"
            "Boots a guest. Without --kernel it is the default guest, a Debian kernel with a small root in RAM: it\n"
-           "gives a shell or, after --, runs COMMAND: its standard input and output are ours, and so is its status.\n\n"
+           "gives a shell or, after --, runs COMMAND: its standard streams are ours, and so is its status.\n\n"
            "Options:\n");
     options_help(options, ARRAY_SIZE(options));
-    printf("\nOn a terminal, Ctrl-A X ends the guest and Ctrl-A H lists the other keys.\n\n"
-           "Exit status: the guest's own (exit port, COMMAND's status); 0 after power-off; 2 for a mistake in what\n"
-           "was asked; %d if the guest reset itself (a kernel panic does); %d after a triple fault; %d if the\n"
-           "monitor could not go on; 128 + N when signal N ended it.\n\n"
-           "Examples:\n"
-           "  trapeze run\n"
-           "  echo hi | trapeze run -- cat\n"
-           "  trapeze run --kernel vmlinuz --initrd initrd.img --append 'console=ttyS0' --memory 1G\n",
-           STATUS_RESET, STATUS_SHUTDOWN, STATUS_MONITOR);
+    printf(
+        "\nOn a terminal, Ctrl-A X ends the guest and Ctrl-A H lists the other keys.\n\n"
+        "Exit status: the guest's own (exit port, COMMAND's status); 0 after power-off or Ctrl-A X; 2 for a mistake\n"
+        "in what was asked; %d if the guest reset itself (a kernel panic does); %d after a triple fault;\n"
+        "%d if the monitor could not go on; 128 + N when signal N ended it.\n\n"
+        "Examples:\n"
+        "  trapeze run\n"
+        "  echo hi | trapeze run -- cat\n"
+        "  trapeze run --kernel vmlinuz --initrd initrd.img --append 'console=ttyS0' --memory 1G\n",
+        STATUS_RESET, STATUS_SHUTDOWN, STATUS_MONITOR);
     return 0;
 }
 

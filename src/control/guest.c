@@ -52,6 +52,7 @@ int guest_find(struct guest *guest, struct error *err)
     self[MAX(n, 0)] = '\0';
     if (!look_beside(self, "guest", guest) || !look_beside(self, "../share/trapeze", guest) || !look_in_home(guest))
         return 0;
-    return error_set(err, -ENOENT,
-                     "there is no default guest yet: make it with `make guest`, or name a kernel with --kernel");
+    return error_set(
+        err, -ENOENT,
+        "there is no default guest yet: `make guest` in the source tree makes it; or name a kernel: --kernel FILE");
 }
