@@ -192,7 +192,7 @@ static void compare_registers(struct report *r, const struct isa_state *want, co
     numbers(r, "RIP", want->rip, got->rip);
     for (unsigned i = 0; i < 16; i++) {
         /* After a switch to 32-bit code the upper halves are undefined. */
-        uint64_t mask = i == RSP && want->sel[SEG_CS] == 0x23 ? 0xffffffff : ~0ull;
+        uint64_t mask = i == RSP && want->sel[SEG_CS] != ISA_CS64 ? 0xffffffff : ~0ull;
 
         numbers(r, names[i], want->gpr[i] & mask, got->gpr[i] & mask);
     }

@@ -96,6 +96,7 @@ int main(void)
 
     isa_find_forms(&forms, MODE_LONG64);
     isa_find_forms(&forms, MODE_COMPAT32);
+    isa_find_forms(&forms, MODE_COMPAT16);
     for (unsigned i = 0; i < forms.count; i++) {
         wrong += check_form(&forms.form[i]);
         offered += isa_offered(&forms.form[i].example);

@@ -12,7 +12,7 @@
 
 #include "isa.h"
 
-static ZydisDecoder decoders[2];
+static ZydisDecoder decoders[MODE_LONG64 + 1];
 
 bool isa_host_is_intel(void)
 {
@@ -35,11 +35,12 @@ static void init_decoder(ZydisDecoder *decoder, ZydisMachineMode mode, ZydisStac
 
 static const ZydisDecoder *decoder_for(enum x86_mode mode)
 {
-    if (decoders[0].machine_mode == decoders[1].machine_mode) {
-        init_decoder(&decoders[0], ZYDIS_MACHINE_MODE_LONG_64, ZYDIS_STACK_WIDTH_64);
-        init_decoder(&decoders[1], ZYDIS_MACHINE_MODE_LONG_COMPAT_32, ZYDIS_STACK_WIDTH_32);
+    if (decoders[MODE_COMPAT16].machine_mode == decoders[MODE_COMPAT32].machine_mode) {
+        init_decoder(&decoders[MODE_LONG64], ZYDIS_MACHINE_MODE_LONG_64, ZYDIS_STACK_WIDTH_64);
+        init_decoder(&decoders[MODE_COMPAT32], ZYDIS_MACHINE_MODE_LONG_COMPAT_32, ZYDIS_STACK_WIDTH_32);
+        init_decoder(&decoders[MODE_COMPAT16], ZYDIS_MACHINE_MODE_LONG_COMPAT_16, ZYDIS_STACK_WIDTH_32);
     }
-    return &decoders[mode != MODE_LONG64];
+    return &decoders[mode];
 }
 
 /* With mod = 0, a SIB base of 5 is no register whatever REX.B says; Zydis 4.0 says R13D under an address-size prefix.
@@ -186,7 +187,7 @@ void isa_key(const struct isa_insn *in, char *s, unsigned size)
 
     *s = 0;
     if (in->mode != MODE_LONG64)
-        add(&text, "32: ");
+        add(&text, in->mode == MODE_COMPAT32 ? "32: " : "16: ");
     if (attributes & ZYDIS_ATTRIB_HAS_LOCK)
         add(&text, "lock ");
     if (attributes & (ZYDIS_ATTRIB_HAS_REP | ZYDIS_ATTRIB_HAS_REPE))
@@ -260,20 +261,22 @@ static void walk_modrm(struct walk *walk, const uint8_t *prefix, unsigned prefix
 {
     struct isa_insn in;
     uint8_t tail[16] = {0}, more[8];
+    bool modrm;
 
     memcpy(tail, opcode, length);
     for (unsigned i = 0; i < 72; i++) {
         /* Registers: all 64; memory: each reg with [rax + rdx]. */
         tail[length] = (uint8_t)(i < 64 ? 0xc0 | i : (i - 64) << 3 | 4);
         tail[length + 1] = 0x10;
-        bool modrm;
-
-        if (!try_bytes(walk, prefix, prefixes, tail, &in))
+        memcpy(more + 1, prefix, prefixes);
+        more[0] = 0x67;
+        if (!try_bytes(walk, prefix, prefixes, tail, &in)) {
+            if (walk->mode == MODE_COMPAT16) /* vector indexes need a SIB byte */
+                try_bytes(walk, more, prefixes + 1, tail, &in);
             continue;
+        }
         modrm = in.insn.attributes & ZYDIS_ATTRIB_HAS_MODRM;
         if (in.insn.encoding == ZYDIS_INSTRUCTION_ENCODING_LEGACY) {
-            memcpy(more + 1, prefix, prefixes);
-            more[0] = 0x67;
             try_bytes(walk, more, prefixes + 1, tail, &in);
             more[0] = 0xf0;
             try_bytes(walk, more, prefixes + 1, tail, &in);
@@ -338,6 +341,8 @@ void isa_find_forms(struct isa_forms *forms, enum x86_mode mode)
 {
     struct walk *walk = calloc(1, sizeof(*walk));
 
+    if (!walk)
+        return;
     walk->forms = forms;
     walk->mode = mode;
     walk_legacy(walk);

@@ -16,6 +16,7 @@
 #define TABLES     0x1000 /* page tables, grown as they are needed */
 #define TABLES_END 0x10000
 #define GDT        0x10000
+#define LDT        0x10800
 #define IDT        0x11000
 #define TSS        0x12000
 #define HANDLERS   0x13000 /* 256 of 16 bytes */
@@ -29,10 +30,8 @@
 #define PTE_U  4ull
 #define PTE_NX (1ull << 63)
 
-#define USER_CS32    0x23
-#define USER_DS      0x2b
-#define USER_CS64    0x33
 #define TSS_SELECTOR 0x40
+#define LDT_SELECTOR 0x50
 
 struct guest {
     struct isa_target target;
@@ -100,12 +99,14 @@ static void fill_tables(struct guest *g)
         [1] = 0x00cf9b000000ffff, [2] = 0x00af9b000000ffff, [3] = 0x00cf93000000ffff,
         [4] = 0x00cffb000000ffff, [5] = 0x00cff3000000ffff, [6] = 0x00affb000000ffff,
     };
+    const uint64_t ldt16 = 0x008ffb000000ffff;
     uint64_t tss = KERNEL + TSS;
 
     for (unsigned i = 0; i < ARRAY_SIZE(gdt); i++)
         put(g, GDT + 8 * i, gdt[i], 8);
     put(g, GDT + TSS_SELECTOR, 0x67 | (tss & 0xffffff) << 16 | 0x8bull << 40 | (tss >> 24 & 0xff) << 56, 8);
     put(g, GDT + TSS_SELECTOR + 8, tss >> 32, 8);
+    put(g, LDT, ldt16, 8);
     for (unsigned v = 0; v < 256; v++) {
         uint64_t handler = KERNEL + HANDLERS + 16 * v;
         bool user = v == VEC_BP || v == VEC_OF || v == 0x80;
@@ -128,10 +129,9 @@ static struct x86_segment data_segment(uint16_t selector)
 
 static struct x86_segment code_segment(enum x86_mode mode)
 {
-    bool wide = mode == MODE_LONG64;
+    uint16_t attr = mode == MODE_LONG64 ? 0xa0fb : mode == MODE_COMPAT32 ? 0xc0fb : 0x80fb;
 
-    return (struct x86_segment){
-        .selector = wide ? USER_CS64 : USER_CS32, .limit = 0xffffffff, .attr = wide ? 0xa0fb : 0xc0fb};
+    return (struct x86_segment){.selector = isa_code_selector(mode), .limit = 0xffffffff, .attr = attr};
 }
 
 static void base_state(struct guest *g)
@@ -152,7 +152,7 @@ static void base_state(struct guest *g)
     cpu->gdtr = (struct x86_table){.base = KERNEL + GDT, .limit = 0x7f};
     cpu->idtr = (struct x86_table){.base = KERNEL + IDT, .limit = 0xfff};
     cpu->tr = (struct x86_segment){.selector = TSS_SELECTOR, .base = KERNEL + TSS, .limit = 0x67, .attr = 0x8b};
-    cpu->ldtr = (struct x86_segment){.selector = 0, .attr = 0};
+    cpu->ldtr = (struct x86_segment){.selector = LDT_SELECTOR, .base = KERNEL + LDT, .limit = 7, .attr = 0x82};
 }
 
 static void load(struct guest *g, const struct isa_state *in, enum x86_mode mode)
@@ -166,8 +166,8 @@ static void load(struct guest *g, const struct isa_state *in, enum x86_mode mode
     cpu->rflags = in->rflags;
     cpu->fpu = in->fpu;
     cpu->seg[SEG_CS] = code_segment(mode);
-    cpu->seg[SEG_SS] = cpu->seg[SEG_DS] = cpu->seg[SEG_ES] = data_segment(USER_DS);
-    cpu->seg[SEG_FS] = cpu->seg[SEG_GS] = wide ? (struct x86_segment){0} : data_segment(USER_DS);
+    cpu->seg[SEG_SS] = cpu->seg[SEG_DS] = cpu->seg[SEG_ES] = data_segment(ISA_DS);
+    cpu->seg[SEG_FS] = cpu->seg[SEG_GS] = wide ? (struct x86_segment){0} : data_segment(ISA_DS);
     cpu->seg[SEG_FS].base = in->fs_base;
     cpu->seg[SEG_GS].base = in->gs_base;
     g->engine->set_state(g->vcpu, cpu);

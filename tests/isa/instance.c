@@ -44,9 +44,9 @@ static void take_apart(struct parts *parts, const struct isa_insn *in)
     unsigned map = in->insn.opcode_map & 3;
 
     memset(parts, 0, sizeof(*parts));
+    while (strchr("\x66\x67\xf0\xf2\xf3", in->bytes[at]) && in->bytes[at])
+        parts->prefix[parts->prefixes++] = in->bytes[at++];
     if (in->insn.encoding == ZYDIS_INSTRUCTION_ENCODING_LEGACY) {
-        while (strchr("\x66\x67\xf0\xf2\xf3", in->bytes[at]) && in->bytes[at])
-            parts->prefix[parts->prefixes++] = in->bytes[at++];
         if (in->mode == MODE_LONG64 && (in->bytes[at] & 0xf0) == 0x40)
             parts->w = in->bytes[at] >> 3 & 1;
         memcpy(parts->opcode, escapes[map], 2);
@@ -130,7 +130,8 @@ static void put_modrm(struct writer *w, const struct isa_form *form, const struc
 {
     const struct isa_insn *in = &form->example;
     unsigned mod = parts->modrm >> 6, reg = parts->modrm >> 3 & 7, rm = parts->modrm & 7;
-    bool vsib = false, sixteen = in->mode != MODE_LONG64 && memchr(w->bytes, 0x67, w->length);
+    bool vsib = false, a67 = memchr(w->bytes, 0x67, w->length);
+    bool sixteen = in->mode == MODE_COMPAT32 ? a67 : in->mode == MODE_COMPAT16 ? !a67 : false;
 
     if (encodes(in, ZYDIS_OPERAND_ENCODING_MODRM_REG))
         reg = isa_pick(rng, 8);

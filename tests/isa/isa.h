@@ -48,7 +48,7 @@ struct isa_insn {
     ZydisDecodedOperand op[ZYDIS_MAX_OPERAND_COUNT];
     uint8_t bytes[16];
     uint8_t length;
-    enum x86_mode mode; /* MODE_LONG64 or MODE_COMPAT32 */
+    enum x86_mode mode; /* MODE_LONG64, MODE_COMPAT32, MODE_COMPAT16 */
     uint64_t rip;       /* where it lies */
 };
 
@@ -129,6 +129,17 @@ void isa_make_state(struct isa_state *state, struct isa_memory *memory, const st
 uint64_t isa_linear(const struct isa_insn *in, const struct isa_state *state, const ZydisDecodedOperand *op);
 void isa_fill_memory(struct isa_memory *memory, struct isa_rng *rng);
 
+/* Selectors of user code, Linux's; 16-bit code is in the LDT. */
+#define ISA_CS64 0x33
+#define ISA_CS32 0x23
+#define ISA_CS16 0x07
+#define ISA_DS   0x2b
+
+static inline uint16_t isa_code_selector(enum x86_mode mode)
+{
+    return mode == MODE_LONG64 ? ISA_CS64 : mode == MODE_COMPAT32 ? ISA_CS32 : ISA_CS16;
+}
+
 /* --- who runs them ------------------------------------------------------------------------ */
 struct isa_target;
 struct isa_target_ops {
@@ -146,6 +157,8 @@ struct isa_target {
 };
 
 struct isa_target *isa_native_new(struct error *err);
+/* Can it run 16-bit code (through a descriptor of its own, modify_ldt)? */
+bool isa_native_sixteen(void);
 struct isa_target *isa_guest_new(const struct engine_ops *engine, struct error *err);
 /* Restores a target's writable pages to memory; native and guest share it. */
 void isa_restore_pages(struct isa_target *target, const struct isa_memory *memory);

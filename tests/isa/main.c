@@ -372,6 +372,7 @@ int main(int argc, char **argv)
     setvbuf(stdout, NULL, _IOLBF, 0);
     isa_find_forms(&forms, MODE_LONG64);
     isa_find_forms(&forms, MODE_COMPAT32);
+    isa_find_forms(&forms, MODE_COMPAT16);
     if (options.list) {
         list_forms(&forms);
         return 0;
@@ -382,6 +383,9 @@ int main(int argc, char **argv)
         fprintf(stderr, "isa: %s\n", err.message);
         return 2;
     }
+    for (unsigned i = 0; i < forms.count && !isa_native_sixteen(); i++)
+        if (forms.form[i].example.mode == MODE_COMPAT16)
+            forms.form[i].reason = "16-bit code: the host has no modify_ldt";
     memset(memory.page, 0xcc, ISA_CODE_PAGES * PAGE_SIZE);
     native->ops->load_code(native, &memory, 0, ISA_CODE_PAGES * PAGE_SIZE - 1);
     native->ops->load_code(native, &memory, PAGE_SIZE, PAGE_SIZE);

@@ -6,19 +6,18 @@
  * Between the two nothing may touch thread-local storage: FS and GS belong to
  * the test.
  */
+#include <asm/ldt.h>
 #include <errno.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/syscall.h>
 #include <ucontext.h>
 #include <unistd.h>
 
 #include "isa.h"
 
-#define CS_64       0x33
-#define CS_32       0x23
-#define USER_DS     0x2b
 #define FRAME_FPU   16384
 #define LEGACY_SIZE 416 /* FXSAVE area up to the vector registers; the kernel keeps its own in what follows */
 
@@ -88,6 +87,7 @@ struct native {
     struct x86_fpu captured_fpu;
     int signal;
     bool template_wanted;
+    bool sixteen;
 };
 static struct native *native; /* the handler's */
 
@@ -127,7 +127,7 @@ static void load(struct native *n, const struct isa_state *in, enum x86_mode mod
         gregs[greg_of[i]] = (greg_t)in->gpr[i];
     gregs[REG_RIP] = (greg_t)in->rip;
     gregs[REG_EFL] = (greg_t)in->rflags;
-    gregs[REG_CSGSFS] = (greg_t)((mode == MODE_LONG64 ? CS_64 : CS_32) | (uint64_t)USER_DS << 48);
+    gregs[REG_CSGSFS] = (greg_t)(isa_code_selector(mode) | (uint64_t)ISA_DS << 48);
     memcpy(&features, n->fpu + 512, 8);
     features = (features & ~0xffull) | in->fpu.xstate_bv; /* PKRU stays; what AVX-512 adds is at rest */
     memcpy(n->fpu, &in->fpu, LEGACY_SIZE);
@@ -136,7 +136,7 @@ static void load(struct native *n, const struct isa_state *in, enum x86_mode mod
     n->frame.uc_mcontext.fpregs = (void *)n->fpu;
     isa_native_switch.fs = in->fs_base;
     isa_native_switch.gs = in->gs_base;
-    isa_native_switch.selector = mode == MODE_LONG64 ? 0 : USER_DS;
+    isa_native_switch.selector = mode == MODE_LONG64 ? 0 : ISA_DS;
 }
 
 static void store(const struct native *n, struct isa_state *out)
@@ -229,6 +229,20 @@ static int map_windows(struct native *n, struct error *err)
     return alias == MAP_FAILED ? error_set(err, -ENOMEM, "no memory for the windows") : 0;
 }
 
+/* A flat 16-bit code segment, the first of the LDT. */
+static bool make_sixteen(void)
+{
+    struct user_desc desc = {
+        .entry_number = 0, .limit = 0xfffff, .contents = MODIFY_LDT_CONTENTS_CODE, .limit_in_pages = 1};
+
+    return !syscall(SYS_modify_ldt, 0x11, &desc, sizeof(desc));
+}
+
+bool isa_native_sixteen(void)
+{
+    return native->sixteen;
+}
+
 struct isa_target *isa_native_new(struct error *err)
 {
     native = aligned_alloc(64, ALIGN_UP(sizeof(*native), 64));
@@ -241,6 +255,7 @@ struct isa_target *isa_native_new(struct error *err)
     native->target.name = "native";
     if (map_windows(native, err) || install(err))
         return NULL;
+    native->sixteen = make_sixteen();
     __asm__ volatile("rdfsbase %0" : "=r"(isa_native_switch.host_fs));
     __asm__ volatile("rdgsbase %0" : "=r"(isa_native_switch.host_gs));
     /* A first signal shows what a frame looks like: from it come the mask, the flags and the size. */
