@@ -4,9 +4,9 @@
  * states; everything architectural must agree.
  *
  * forms.c finds the forms, policy.c says which are left out and why,
- * instance.c makes concrete instructions, states.c states for them, native.c
- * and guest.c run them, compare.c compares, undefined.c knows what the manuals
- * leave undefined.
+ * instance.c makes concrete instructions, states.c and operands.c states for
+ * them, native.c and guest.c run them, compare.c compares, undefined.c knows
+ * what the manuals leave undefined.
  */
 #ifndef TESTS_ISA_ISA_H
 #define TESTS_ISA_ISA_H

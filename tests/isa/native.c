@@ -11,6 +11,7 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/auxv.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
 #include <ucontext.h>
@@ -18,8 +19,9 @@
 
 #include "isa.h"
 
-#define FRAME_FPU   16384
-#define LEGACY_SIZE 416 /* FXSAVE area up to the vector registers; the kernel keeps its own in what follows */
+#define HWCAP2_FSGSBASE 2 /* asm/hwcap2.h */
+#define FRAME_FPU       16384
+#define LEGACY_SIZE     416 /* FXSAVE area up to the vector registers; the kernel keeps its own in what follows */
 
 /* What the assembly below reads and writes. */
 struct isa_native_switch {
@@ -245,6 +247,10 @@ bool isa_native_sixteen(void)
 
 struct isa_target *isa_native_new(struct error *err)
 {
+    if (!(getauxval(AT_HWCAP2) & HWCAP2_FSGSBASE)) {
+        error_set(err, -ENOTSUP, "the host's programs cannot use WRFSBASE");
+        return NULL;
+    }
     native = aligned_alloc(64, ALIGN_UP(sizeof(*native), 64));
     if (!native) {
         error_set(err, -ENOMEM, "no memory");
