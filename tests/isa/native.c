@@ -9,9 +9,9 @@
 #include <asm/ldt.h>
 #include <errno.h>
 #include <signal.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/auxv.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
 #include <ucontext.h>
@@ -19,9 +19,8 @@
 
 #include "isa.h"
 
-#define HWCAP2_FSGSBASE 2 /* asm/hwcap2.h */
-#define FRAME_FPU       16384
-#define LEGACY_SIZE     416 /* FXSAVE area up to the vector registers; the kernel keeps its own in what follows */
+#define FRAME_FPU   16384
+#define LEGACY_SIZE 416 /* FXSAVE area up to the vector registers; the kernel keeps its own in what follows */
 
 /* What the assembly below reads and writes. */
 struct isa_native_switch {
@@ -240,6 +239,21 @@ static bool make_sixteen(void)
     return !syscall(SYS_modify_ldt, 0x11, &desc, sizeof(desc));
 }
 
+/* Has the kernel let programs use RDFSBASE and WRFSBASE? <sys/auxv.h> cannot be included: <elf.h> takes PF_W. */
+static bool can_set_bases(void)
+{
+    const unsigned at_hwcap2 = 26, fsgsbase = 2; /* asm/hwcap2.h */
+    FILE *file = fopen("/proc/self/auxv", "rb");
+    uint64_t pair[2];
+    bool can = false;
+
+    while (file && fread(pair, sizeof(pair), 1, file) == 1)
+        can |= pair[0] == at_hwcap2 && (pair[1] & fsgsbase);
+    if (file)
+        fclose(file);
+    return can;
+}
+
 bool isa_native_sixteen(void)
 {
     return native->sixteen;
@@ -247,7 +261,7 @@ bool isa_native_sixteen(void)
 
 struct isa_target *isa_native_new(struct error *err)
 {
-    if (!(getauxval(AT_HWCAP2) & HWCAP2_FSGSBASE)) {
+    if (!can_set_bases()) {
         error_set(err, -ENOTSUP, "the host's programs cannot use WRFSBASE");
         return NULL;
     }
