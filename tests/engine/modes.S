@@ -150,7 +150,7 @@
     mov %eax, %cr0
     xor %dx, %dx
     mov %dx, %ds
-    mov $0x02020010, %ebx
+    mov $0x01020010, %ebx
     addr32 mov (%ebx), %ecx
     addr32 movl $0x600df00d, 4(%ebx)
     to_protected

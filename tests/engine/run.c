@@ -1,7 +1,7 @@
 /*
  * run.c: runs the engine tests (tests.h): each boots its image (multiboot 1)
  * in a fresh VM under the chosen engine, on a board of a serial port and an
- * exit port. May know engine.h, mem/ and base/, and no engine's inside.
+ * exit port. May know engine.h, lockstep.h, mem/ and base/, and no engine's inside.
  */
 #include <elf.h>
 #undef PF_W /* x86/defs.h has its own, the page fault's */
@@ -18,9 +18,10 @@
 
 #include "base/log.h"
 #include "engine/engine.h"
+#include "engine/lockstep/lockstep.h"
 #include "tests.h"
 
-#define RAM_SIZE      MIB(64)
+#define RAM_SIZE      MIB(24)
 #define INFO_GPA      0x1000 /* multiboot information, then the command line */
 #define CMDLINE_GPA   0x1100
 #define TIME_LIMIT_S  20
@@ -319,13 +320,30 @@ struct options {
     bool list, verbose;
 };
 
-static const struct engine_ops *find_engine(const char *name)
+static const struct engine_ops *find_engine(const char *name, size_t length)
 {
     for (unsigned i = 0; i < ARRAY_SIZE(engines); i++)
-        if (!strcmp(engines[i]->name, name))
+        if (strlen(engines[i]->name) == length && !strncmp(engines[i]->name, name, length))
             return engines[i];
-    fprintf(stderr, "run: no engine %s\n", name);
     return NULL;
+}
+
+/* A name, or "lockstep:A,B": B compared with A. */
+static const struct engine_ops *choose_engine(const char *name)
+{
+    const char *pair = strchr(name, ':'), *comma = strchr(name, ',');
+    const struct engine_ops *leader, *follower, *engine = NULL;
+
+    if (!pair) {
+        engine = find_engine(name, strlen(name));
+    } else if (comma > pair && !strncmp(name, "lockstep", (size_t)(pair - name))) {
+        leader = find_engine(pair + 1, (size_t)(comma - pair - 1));
+        follower = find_engine(comma + 1, strlen(comma + 1));
+        engine = leader && follower ? lockstep_engine(leader, follower) : NULL;
+    }
+    if (!engine)
+        fprintf(stderr, "run: no engine %s\n", name);
+    return engine;
 }
 
 static bool parse(int argc, char **argv, struct options *options)
@@ -344,7 +362,7 @@ static bool parse(int argc, char **argv, struct options *options)
             options->filter = value;
             i++;
         } else if (!strcmp(argv[i], "--engine")) {
-            options->ops = find_engine(value);
+            options->ops = choose_engine(value);
             i++;
         } else if (!strcmp(argv[i], "--trace")) {
             if (trace_parse(value, &trace_mask, &err))

@@ -120,7 +120,11 @@ static void take_interrupt(struct soft_vcpu *vcpu)
     struct x86_cpu *cpu = &vcpu->cpu;
     int vector;
 
-    if (cpu->nmi_pending && !cpu->nmi_masked && cpu->int_shadow == SHADOW_NONE) {
+    if (cpu->nmi_pending && !cpu->nmi_masked) {
+        if (cpu->int_shadow != SHADOW_NONE) {
+            x86_post_event(cpu, X86_EV_NMI); /* after the next instruction */
+            return;
+        }
         cpu->nmi_pending = false;
         cpu->nmi_masked = true;
         cpu->halted = false;

@@ -224,7 +224,10 @@ EXEC(iret)
         rc = iret_long(cpu, in->opsize);
     else
         rc = iret_legacy(cpu, in->opsize);
-    if (likely(rc == X86_JUMP))
+    if (likely(rc == X86_JUMP)) {
         cpu->nmi_masked = false;
+        if (unlikely(cpu->nmi_pending))
+            x86_post_event(cpu, X86_EV_NMI); /* it is taken now */
+    }
     return rc;
 }

@@ -16,15 +16,15 @@
 typedef unsigned long word; /* 4 bytes in prot, 8 in long */
 
 /* --- where things are --------------------------------------------------------
- * RAM is 64 MiB. The image is at 1 MiB; pages are allocated from 8 MiB up. With paging on, the first 32 MiB are
+ * RAM is 24 MiB. The image is at 1 MiB; pages are allocated from 4 MiB up. With paging on, the first 16 MiB are
  * mapped to themselves for the supervisor; tests map what they like above. */
-#define HEAP_BASE  0x00800000ul
-#define IDENTITY   0x02000000ul
-#define RAM_SIZE   0x04000000ul
-#define USER_CODE  0x02000000ul /* user_init() maps these pages for the user; without paging they are plain RAM */
-#define USER_STACK 0x02010000ul
-#define USER_DATA  0x02020000ul /* two pages, with nothing mapped after them */
-#define TEST_VA    0x03000000ul /* nothing mapped: for the test's own mappings */
+#define HEAP_BASE  0x00400000ul
+#define IDENTITY   0x01000000ul
+#define RAM_SIZE   0x01800000ul
+#define USER_CODE  0x01000000ul /* user_init() maps these pages for the user; without paging they are plain RAM */
+#define USER_STACK 0x01010000ul
+#define USER_DATA  0x01020000ul /* two pages, with nothing mapped after them */
+#define TEST_VA    0x01200000ul /* nothing mapped: for the test's own mappings */
 #define PAGE       0x1000ul
 #define LAPIC_BASE 0xfee00000ul
 

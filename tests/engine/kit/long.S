@@ -37,7 +37,7 @@ _start:
 1:  mov %eax, boot_pd(, %ecx, 8)
     add $0x200000, %eax
     inc %ecx
-    cmp $16, %ecx
+    cmp $8, %ecx
     jne 1b
 
     mov %cr4, %eax
