@@ -11,6 +11,7 @@
 #define FSW_EXCEPTIONS  0x003fu
 #define FSW_STACK_FAULT 0x0040u
 #define FSW_ES          0x0080u
+#define FSW_C1          0x0200u
 #define FSW_CC          0x4700u
 #define FSW_TOP         0x3800u
 #define FSW_TOP_SHIFT   11

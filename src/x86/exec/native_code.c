@@ -74,6 +74,8 @@ static const struct x86_stub *add(struct slot *slot, uint64_t key, const struct 
     memcpy(area.writable + area.used, code->bytes, code->length);
     slot->stub = *stub;
     slot->stub.run = (x86_stub_fn *)(uintptr_t)(area.executable + area.used);
+    if (code->light)
+        slot->stub.light = (x86_light_fn *)(uintptr_t)(area.executable + area.used + code->light);
     slot->key = key;
     area.used += ALIGN_UP(code->length, 16);
     area.count++;

@@ -31,7 +31,7 @@ static bool uses_mxcsr(const ZydisDecodedInstruction *insn)
     }
 }
 
-static bool host_is_intel(void)
+bool x86_host_is_intel(void)
 {
     unsigned eax, ebx, ecx, edx;
 
@@ -55,7 +55,7 @@ static uint8_t alignment_mask(const ZydisDecodedInstruction *insn, unsigned mems
     case ZYDIS_MNEMONIC_PCMPISTRM:
         return 0;
     default:
-        if (insn->meta.isa_set == ZYDIS_ISA_SET_SHA && !host_is_intel())
+        if (insn->meta.isa_set == ZYDIS_ISA_SET_SHA && !x86_host_is_intel())
             return 0;
         return memsize == 16 ? 15 : 0;
     }

@@ -30,8 +30,24 @@ enum x86_stub_flags {
  * vvvv is the RFLAGS that FCMOVcc looks at. Returns RFLAGS. */
 typedef uint64_t x86_stub_fn(void *mem, void *reg, void *vvvv, void *rm, struct x86_cpu *cpu, void *is4);
 
+/* x87, the short way: only the stack registers that the instruction uses are loaded. st0 and other are copies of ST0
+ * and of ST(i); control is FCW with every exception masked. Returns FSW, and RFLAGS in the upper half. */
+typedef uint64_t x86_light_fn(void *mem, void *st0, void *other, uint64_t rflags, const uint16_t *control);
+
+enum x86_light_codes { CODES_C1, CODES_ALL, CODES_NONE, CODES_FCOMI /* C1 on Intel's, none on AMD's */ };
+
+/* How an x87 instruction uses the stack, if there is a short way. */
+struct x86_light {
+    uint8_t st0 : 1, other : 1; /* uses ST0; uses ST(index) */
+    uint8_t pop : 2, push : 1;
+    uint8_t codes : 2; /* enum x86_light_codes: condition codes that are results */
+    uint8_t index;
+};
+
 struct x86_stub {
     x86_stub_fn *run;
+    x86_light_fn *light; /* NULL: there is none */
+    struct x86_light stack;
     uint16_t mnemonic;
     uint8_t memsize;
     uint8_t flags;
@@ -56,6 +72,7 @@ static inline unsigned x86_native_operand(const struct x86_insn *in, enum x86_po
 struct x86_code {
     uint8_t bytes[160];
     unsigned length; /* past the end: overflowed, the code is no good */
+    unsigned light;  /* where a second entry begins: x86_stub::light; 0: none */
 };
 
 /* Appends n bytes. */

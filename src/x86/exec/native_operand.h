@@ -95,4 +95,11 @@ static inline unsigned x86_host_number(const struct x86_zydis *zydis, enum x86_p
     return op && x86_operand_is_gpr(op) ? HOST_RAX : x86_places[position].number;
 }
 
+/* For what the vendors do differently. */
+bool x86_host_is_intel(void);
+/* Decodes a key as 64-bit code; false: it is not one instruction. */
+bool x86_stub_decode(const struct x86_stub_key *key, struct x86_zydis *zydis);
+/* Is the memory operand the buffer at [rdi], read or written, and nothing else? */
+bool x86_stub_memory_allowed(const ZydisDecodedOperand *op);
+
 #endif

@@ -99,7 +99,7 @@ static void emit_store(struct x86_code *code, const ZydisDecodedOperand *op, boo
 
 /* --- making a stub ------------------------------------------------------------------ */
 
-static bool decode_key(const struct x86_stub_key *key, struct x86_zydis *zydis)
+bool x86_stub_decode(const struct x86_stub_key *key, struct x86_zydis *zydis)
 {
     ZydisDecoder decoder;
 
@@ -109,7 +109,7 @@ static bool decode_key(const struct x86_stub_key *key, struct x86_zydis *zydis)
     return zydis->insn.length == key->length;
 }
 
-static bool is_rdi(const ZydisDecodedOperand *op)
+bool x86_stub_memory_allowed(const ZydisDecodedOperand *op)
 {
     return op->encoding == ZYDIS_OPERAND_ENCODING_MODRM_RM && op->mem.type == ZYDIS_MEMOP_TYPE_MEM &&
            op->mem.segment == ZYDIS_REGISTER_DS && op->mem.base == ZYDIS_REGISTER_RDI &&
@@ -123,7 +123,7 @@ static bool operand_allowed(const struct x86_zydis *zydis, const ZydisDecodedOpe
     enum x86_position position;
 
     if (op->type == ZYDIS_OPERAND_TYPE_MEMORY)
-        return is_rdi(op);
+        return x86_stub_memory_allowed(op);
     if (op->type != ZYDIS_OPERAND_TYPE_REGISTER)
         return op->type == ZYDIS_OPERAND_TYPE_IMMEDIATE;
     position = x86_operand_position(op);
@@ -195,7 +195,7 @@ bool x86_stub_make_vector(const struct x86_stub_key *key, struct x86_stub *stub,
     struct x86_zydis zydis;
     bool vex;
 
-    if (!decode_key(key, &zydis))
+    if (!x86_stub_decode(key, &zydis))
         return false;
     for (unsigned i = 0; i < zydis.insn.operand_count; i++)
         if (!operand_allowed(&zydis, &zydis.op[i]))
@@ -218,33 +218,6 @@ bool x86_stub_make_vector(const struct x86_stub_key *key, struct x86_stub *stub,
         EMIT(code, 0x0f, 0x77); /* emms */
     if (vex)
         EMIT(code, 0xc5, 0xf8, 0x77); /* vzeroupper */
-    EMIT(code, 0xc3);
-    return true;
-}
-
-/* --- x87 -------------------------------------------------------------------------------- */
-
-bool x86_stub_make_x87(const struct x86_stub_key *key, struct x86_stub *stub, struct x86_code *code)
-{
-    struct x86_zydis zydis;
-    const ZydisDecodedOperand *memory;
-
-    if (!decode_key(key, &zydis))
-        return false;
-    memory = x86_operand_memory(&zydis);
-    if (memory && (!is_rdi(memory) || memory->size > 80))
-        return false;
-    stub->mnemonic = (uint16_t)zydis.insn.mnemonic;
-    if (memory) {
-        stub->memsize = (uint8_t)(memory->size / 8);
-        stub->flags |= x86_operand_writes(memory) ? STUB_STORE : STUB_LOAD;
-    }
-    EMIT(code, 0x48, 0x0f, 0xae, 0x0e); /* fxrstor64 [rsi] */
-    EMIT(code, 0x52, 0x9d);             /* push rdx; popfq */
-    x86_code_put(code, key->bytes, key->length);
-    EMIT(code, 0x9c, 0x58);             /* pushfq; pop rax */
-    EMIT(code, 0x48, 0x0f, 0xae, 0x06); /* fxsave64 [rsi]: does not wait */
-    EMIT(code, 0xdb, 0xe3);             /* fninit: nothing pending is left */
     EMIT(code, 0xc3);
     return true;
 }

@@ -1,78 +1,16 @@
 /*
- * exec/x87.c: x87 (AMD APM vol. 1 chapter 6, vol. 5). Arithmetic runs on the host's own
- * unit, on the guest's whole x87 state; the control instructions, which say what
- * the state is, are done here. The environment's memory formats are in x87_env.c.
+ * exec/x87.c: the table of x87 instructions and of MMX's that have no XMM form (AMD APM
+ * vol. 1 chapter 6, vol. 5), and the control instructions, which say what the x87
+ * state is. All others run on the host's own unit: exec/x87_exec.c. The environment's
+ * memory formats are in x87_env.c.
  */
 #include <string.h>
 
+#include "x86/access.h"
 #include "x86/exec/fpu.h"
-#include "x86/exec/native_internal.h"
-#include "x86/exec/probe.h"
+#include "x86/exec/native.h"
 #include "x86/exec/x87_env.h"
 #include "x86/zydis.h"
-
-/* The first bytes of an FXSAVE image are those of struct x86_fpu. */
-#define X87_IMAGE_SIZE offsetof(struct x86_fpu, xmm)
-
-/* --- executed by the host ------------------------------------------------------------- */
-
-/* in->imm is FOP: the low three bits of the first opcode byte, and ModRM. */
-static void set_pointers(struct x86_cpu *cpu, const struct x86_insn *in, bool memory, uint64_t ea)
-{
-    bool wide = cpu->mode == MODE_LONG64;
-
-    cpu->fpu.fop = (uint16_t)in->imm;
-    cpu->fpu.fip = wide ? cpu->rip : (uint32_t)cpu->rip;
-    cpu->fcs = cpu->seg[SEG_CS].selector;
-    if (memory) {
-        cpu->fpu.fdp = wide ? ea : (uint32_t)ea;
-        cpu->fds = cpu->seg[in->seg].selector;
-    }
-}
-
-/* Of the unmasked exceptions only precision lets a store go ahead (APM vol. 1, 6.8.3). */
-static bool store_suppressed(const struct x86_fpu *image)
-{
-    return image->fsw & ~image->fcw & (FSW_EXCEPTIONS & ~0x20u);
-}
-
-static enum x86_rc exec_x87(struct x86_cpu *cpu, const struct x86_insn *in)
-{
-    const struct x86_stub *stub = in->native;
-    uint8_t buffer[16] __attribute__((aligned(16)));
-    struct x86_fpu image;
-    uint64_t ea = x86_effective(cpu, in), flags;
-    enum x86_rc rc = x86_need_x87_waiting(cpu);
-
-    if (!rc && (stub->flags & STUB_LOAD))
-        rc = x86_read(cpu, in->seg, ea, buffer, MIN(stub->memsize, sizeof(buffer)));
-    if (rc)
-        return rc;
-    memcpy(&image, &cpu->fpu, X87_IMAGE_SIZE);
-    image.fip = image.fdp = 0;
-    image.mxcsr = MXCSR_INIT;
-    flags = stub->run(buffer, &image, (void *)(uintptr_t)(cpu->rflags & FLAGS_STATUS), NULL, NULL, NULL);
-    if (stub->flags & STUB_STORE)
-        rc = store_suppressed(&image) ? x86_probe_write(cpu, in->seg, ea, stub->memsize, 0)
-                                      : x86_write(cpu, in->seg, ea, buffer, MIN(stub->memsize, sizeof(buffer)));
-    if (rc)
-        return rc;
-    cpu->fpu.fsw = image.fsw;
-    cpu->fpu.ftw = image.ftw;
-    memcpy(cpu->fpu.st, image.st, sizeof(cpu->fpu.st));
-    cpu->rflags = (cpu->rflags & ~(uint64_t)FLAGS_STATUS) | (flags & FLAGS_STATUS);
-    set_pointers(cpu, in, stub->flags & (STUB_LOAD | STUB_STORE), ea);
-    return X86_NEXT;
-}
-
-x86_exec_fn *x86_native_x87(struct x86_insn *in, const struct x86_zydis *zydis)
-{
-    const struct ZydisDecodedInstructionModRm_ *modrm = &zydis->insn.raw.modrm;
-
-    in->native = x86_native_x87_stub(in, zydis);
-    in->imm = (zydis->insn.opcode & 7u) << 8 | modrm->mod << 6 | modrm->reg << 3 | modrm->rm;
-    return in->native ? exec_x87 : NULL;
-}
 
 /* --- control ---------------------------------------------------------------------------- */
 
