@@ -76,7 +76,8 @@ struct x86_insn {
     uint8_t r3;                 /* VEX is4 */
     uint8_t w0, w1;             /* widths in bytes of explicit operands 0 and 1 (MOVZX, MOVSX, CRC32 ...) */
     uint8_t arg;                /* for the semantic: condition code, ALU operation, table index ... */
-    const void *native;         /* host-executed instructions: the stub, see x86/exec/native.h */
+    const void *native;         /* host-executed instructions: the stub, see x86/exec/native.h; imm is then its
+                                   own, the packed operands */
 };
 
 /* Zydis's view during selection; opaque here so that only decoding code includes Zydis. */

@@ -99,8 +99,6 @@ static enum x86_rc run_light(struct x86_cpu *cpu, const struct x86_insn *in, uin
     memcpy(other, cpu->fpu.st[stub->stack.index], 16);
     result = stub->light(buffer, st0, other, cpu->rflags & FLAGS_STATUS, &control);
     fsw = (uint16_t)result;
-    if (fsw & (FSW_EXCEPTIONS | FSW_STACK_FAULT))
-        __asm__ volatile("fnclex");
     *done = !(fsw & ~cpu->fpu.fcw & FSW_EXCEPTIONS);
     if (*done && (stub->flags & STUB_STORE))
         rc = write_result(cpu, in, ea, buffer);

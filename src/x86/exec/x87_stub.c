@@ -139,14 +139,16 @@ static void emit_whole(struct x86_code *code, const struct x86_stub_key *key)
     EMIT(code, 0xc3);
 }
 
-/* The registers used are ST0 and ST1 here; afterwards the stack is empty again. */
+/* The registers used are ST0 and ST1 here; afterwards the stack is empty again. Exception flags that the instruction
+ * before has left are cleared first. */
 static void emit_light(struct x86_code *code, const struct x86_stub_key *key, struct x86_light stack)
 {
     uint8_t modrm = key->bytes[1];
 
     if (modrm >= 0xc0 && stack.other)
         modrm = (uint8_t)((modrm & 0xf8) | 1);
-    EMIT(code, 0x41, 0xd9, 0x28); /* fldcw [r8] */
+    EMIT(code, 0xdf, 0xe0, 0xa8, 0x7f, 0x74, 2, 0xdb, 0xe2); /* fnstsw ax; test al, 0x7f; jz +2; fnclex */
+    EMIT(code, 0x41, 0xd9, 0x28);                            /* fldcw [r8] */
     if (stack.other)
         EMIT(code, 0xdb, 0x2a); /* fld tbyte [rdx] */
     if (stack.st0)
