@@ -164,4 +164,38 @@ TEST(gate_parameters)
     EXPECT_EQ(c.sp, sp);
 }
 
+/* Gates of 16 bits push words: FLAGS, CS, IP. All of it lies below 64 KiB, for the sake of IP. */
+CODE(code_int_16, "int $0x90\n mov %esp, %edi\n int $0x80");
+CODE(code_handler_16, "mov %esp, %esi\n mov (%esp), %eax\n movzwl 4(%esp), %ecx\n .byte 0x66\n iret");
+CODE(code_return_16, "mov %esp, %esi\n lretw");
+TEST(gate_16_bit)
+{
+    const word low = 0x7000;
+    struct context k = kernel_context(low);
+    word sp = k.sp;
+
+    PLACE(low, code_int_16);
+    PLACE(low + 0x100, code_handler_16);
+    idt_set(0x90, low + 0x100, KCODE, ACC_INT_GATE16, 0);
+    k.flags = FL_1 | FL_IF | FL_CF;
+    context_run(&k);
+    EXPECT_END(&k, 0x80);
+    EXPECT_EQ(k.si, sp - 6);
+    EXPECT_EQ(k.ax, KCODE << 16 | (low + 2));
+    EXPECT_EQ(k.cx, FL_1 | FL_IF | FL_CF);
+    EXPECT_EQ(k.di, sp);
+    EXPECT_EQ(k.flags, FL_1 | FL_IF | FL_CF);
+    /* And a call gate. */
+    PLACE(low, code_call);
+    *(uint16_t *)(USER_DATA + 4) = GATE;
+    gdt_set_gate(GATE, (word)low + 0x100, KCODE, ACC_CALL_GATE16, 0);
+    PLACE(low + 0x100, code_return_16);
+    k = kernel_context(low);
+    k.bx = USER_DATA;
+    context_run(&k);
+    EXPECT_END(&k, 0x80);
+    EXPECT_EQ(k.si, sp - 4);
+    EXPECT_EQ(k.sp, sp);
+}
+
 #endif

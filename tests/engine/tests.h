@@ -247,6 +247,7 @@ enum { STATUS_PASS, STATUS_FAIL, STATUS_SKIP };
     X(ad_pse_off, EXIT)                 \
     X(fault_into_bound_aam, EXIT)       \
     X(gate_parameters, EXIT)            \
+    X(gate_16_bit, EXIT)                \
     X(syscall_sysenter, EXIT)           \
     X(syscall_sysexit, EXIT)            \
     X(window_pop_ss, EXIT)              \

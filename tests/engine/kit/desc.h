@@ -40,6 +40,7 @@ enum {
     ACC_CALL_GATE16 = 0x84,
     ACC_CALL_GATE = 0x8c,
     ACC_TASK_GATE = 0x85,
+    ACC_INT_GATE16 = 0x86,
     ACC_INT_GATE = 0x8e,
     ACC_TRAP_GATE = 0x8f,
 };

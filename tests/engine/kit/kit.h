@@ -20,7 +20,6 @@ typedef unsigned long word; /* 4 bytes in prot, 8 in long */
  * mapped to themselves for the supervisor; tests map what they like above. */
 #define HEAP_BASE  0x00400000ul
 #define IDENTITY   0x01000000ul
-#define RAM_SIZE   0x01800000ul
 #define USER_CODE  0x01000000ul /* user_init() maps these pages for the user; without paging they are plain RAM */
 #define USER_STACK 0x01010000ul
 #define USER_DATA  0x01020000ul /* two pages, with nothing mapped after them */
