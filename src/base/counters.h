@@ -12,8 +12,11 @@
     X(instructions,    "guest instructions retired")               \
     X(exits_pio,       "exits: port I/O")                          \
     X(exits_mmio,      "exits: MMIO")                              \
-    X(exits_halt,      "halts")                                    \
-    X(exits_other,     "exits: other")                             \
+    X(exits_halt,      "exits: halt")                              \
+    X(exits_irq_window, "exits: interrupt window")                 \
+    X(exits_eoi,       "exits: end of interrupt, level-triggered") \
+    X(exits_kick,      "exits: kicked")                             \
+    X(tlb_hits,        "soft-TLB hits, of data accesses")           \
     X(tlb_misses,      "soft-TLB misses")                          \
     X(tlb_flushes,     "soft-TLB flushes")                         \
     X(tlb_slow,        "memory accesses off the fast path")        \

@@ -78,18 +78,22 @@ static inline enum x86_rc x86_linear(struct x86_cpu *cpu, unsigned seg, uint64_t
 /* --- memory ------------------------------------------------------------------------ */
 
 /* The host address of size bytes at lin if the soft TLB allows the access and it stays in a page, else NULL. */
-static inline void *x86_tlb_read(const struct x86_cpu *cpu, gva_t lin, unsigned size)
+static inline void *x86_tlb_read(struct x86_cpu *cpu, gva_t lin, unsigned size)
 {
     const struct x86_tlb_entry *e = x86_tlb_slot(cpu->tlb->current, lin);
+    void *host = x86_tlb_host(e, e->read, lin, size);
 
-    return x86_tlb_host(e, e->read, lin, size);
+    cpu->counters.tlb_hits += host != NULL;
+    return host;
 }
 
-static inline void *x86_tlb_write(const struct x86_cpu *cpu, gva_t lin, unsigned size)
+static inline void *x86_tlb_write(struct x86_cpu *cpu, gva_t lin, unsigned size)
 {
     const struct x86_tlb_entry *e = x86_tlb_slot(cpu->tlb->current, lin);
+    void *host = x86_tlb_host(e, e->write, lin, size);
 
-    return x86_tlb_host(e, e->write, lin, size);
+    cpu->counters.tlb_hits += host != NULL;
+    return host;
 }
 
 /* A flat segment has no check but this: its limit is where linear addresses wrap. For accesses off the fast path. */

@@ -20,7 +20,7 @@ struct x86_stack x86_current_stack(const struct x86_cpu *cpu)
 }
 
 /* The host address of a slot if the soft TLB has it. */
-static void *slot_host(const struct x86_cpu *cpu, const struct x86_stack *stack, gva_t lin, unsigned size)
+static void *slot_host(struct x86_cpu *cpu, const struct x86_stack *stack, gva_t lin, unsigned size)
 {
     return stack->access & ACCESS_IMPLICIT ? x86_tlb_system(cpu, lin, size, true) : x86_tlb_write(cpu, lin, size);
 }

@@ -83,6 +83,7 @@ static bool take_eoi(struct soft_vcpu *vcpu, struct exit *exit)
 
             vcpu->eois[i] &= vcpu->eois[i] - 1;
             x86_post_event(&vcpu->cpu, X86_EV_APIC); /* there may be more */
+            vcpu->cpu.counters.exits_eoi++;
             exit->reason = EXIT_EOI;
             exit->eoi.vector = (uint8_t)(i * 32 + bit);
             return true;
@@ -165,6 +166,7 @@ bool soft_attend(struct soft_vcpu *vcpu, struct exit *exit)
     if (vcpu->window && vcpu->extint < 0 && x86_interruptible(cpu)) {
         vcpu->window = false;
         x86_post_event(cpu, events & X86_EV_KICK);
+        cpu->counters.exits_irq_window++;
         exit->reason = EXIT_IRQ_WINDOW;
         return true;
     }
@@ -174,6 +176,7 @@ bool soft_attend(struct soft_vcpu *vcpu, struct exit *exit)
         return true;
     }
     if (events & X86_EV_KICK) {
+        cpu->counters.exits_kick++;
         exit->reason = EXIT_INTERRUPTED;
         return true;
     }
