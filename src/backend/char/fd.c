@@ -286,7 +286,6 @@ struct chardev *chardev_fd_new(struct loop *loop, int in, int out, struct error 
         error_set(err, -ENOMEM, "serial backend: no memory");
         return NULL;
     }
-    fd->end_byte = -1;
     rc = set_nonblocking(in, &fd->in_flags);
     if (rc == 0) {
         rc = set_nonblocking(out, &fd->out_flags);
@@ -304,6 +303,7 @@ struct chardev *chardev_fd_new(struct loop *loop, int in, int out, struct error 
                               .out = out,
                               .in_flags = fd->in_flags,
                               .out_flags = fd->out_flags,
+                              .end_byte = -1,
                               .no_room = true}; /* until a device is connected */
     lock_init(&fd->lock, LOCK_BACKEND);
     timer_init(&fd->flush_timer, loop, output_ready, fd);
