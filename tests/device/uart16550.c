@@ -173,6 +173,7 @@ static void test_fifo_full(void **state)
     struct uart_test *t = *state;
     unsigned i;
 
+    wr(t, MCR, 0x03);
     wr(t, FCR, 0x01);
     feed(t, "0123456789abcdefgh", 16);
     feed(t, "z", 0);
@@ -257,8 +258,29 @@ static void test_loopback(void **state)
     for (i = 0; i < 16; i++)
         assert_int_equal(rd(t, DATA), i);
     assert_string_equal(chardev_buffer_output(t->chardev, NULL), "");
-    wr(t, MCR, 0x00);
+    wr(t, MCR, 0x03);
     feed(t, "x", 1);
+}
+
+/* A sender waits for DTR, RTS or the receive interrupt: what came before a driver opened the port would be lost. */
+static void test_not_listening(void **state)
+{
+    static const struct {
+        unsigned reg;
+        uint8_t value;
+    } ways[] = {{MCR, 0x01}, {MCR, 0x02}, {IER, 0x01}};
+    struct uart_test *t = *state;
+
+    for (unsigned i = 0; i < ARRAY_SIZE(ways); i++) {
+        unsigned accepts = chardev_buffer_accepts(t->chardev);
+
+        feed(t, "x", 0);
+        wr(t, ways[i].reg, ways[i].value);
+        assert_true(chardev_buffer_accepts(t->chardev) > accepts);
+        feed(t, "x", 1);
+        assert_int_equal(rd(t, DATA), 'x');
+        wr(t, ways[i].reg, 0);
+    }
 }
 
 static void test_hangup(void **state)
@@ -294,6 +316,7 @@ int main(void)
         TEST(test_reset_state),     TEST(test_output),       TEST(test_thre),      TEST(test_out2_gates),
         TEST(test_receive_no_fifo), TEST(test_fifo_trigger), TEST(test_fifo_full), TEST(test_timeout),
         TEST(test_priority),        TEST(test_loopback),     TEST(test_hangup),    TEST(test_nothing_connected),
+        TEST(test_not_listening),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
