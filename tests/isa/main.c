@@ -18,6 +18,7 @@
 #define STATES_PER_INSTANCE 4
 #define SECONDS_STUCK       10
 
+/* The software engines; each is a line here and a word in meson.build. */
 static const struct engine_ops *const engines[] = {&engine_interp};
 
 static struct {
@@ -281,7 +282,7 @@ static void list_forms(const struct isa_forms *forms)
 }
 
 static const char usage[] = "isa [options]: compares instructions on the host and in a software engine\n"
-                            "  --engine NAME   interp; or native: the host with itself\n"
+                            "  --engine NAME   a software engine (interp), or native: the host with itself\n"
                             "  --form REGEX    only forms whose name matches (see --list)\n"
                             "  --count N       states per form (1000)\n"
                             "  --repeat N      runs of the engine per state (1): translators warm up\n"
