@@ -104,5 +104,6 @@ int main(void)
     wrong += check_encodings(&others);
     printf("%u forms offered and executed, %u not offered, %u encodings of EVEX, XOP and 3DNow!: %u wrong\n", offered,
            forms.count - offered, others, wrong);
+    isa_free_forms(&forms);
     return wrong || !offered || !others;
 }

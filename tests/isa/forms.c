@@ -247,7 +247,8 @@ static bool try_bytes(struct walk *walk, const uint8_t *prefix, unsigned prefixe
 {
     uint8_t bytes[24] = {0};
 
-    memcpy(bytes, prefix, prefixes);
+    if (prefixes)
+        memcpy(bytes, prefix, prefixes);
     memcpy(bytes + prefixes, tail, 8);
     if (!isa_decode(in, walk->mode, bytes, 15))
         return false;
@@ -348,4 +349,11 @@ void isa_find_forms(struct isa_forms *forms, enum x86_mode mode)
     walk_legacy(walk);
     walk_vex(walk);
     free(walk);
+}
+
+void isa_free_forms(struct isa_forms *forms)
+{
+    for (unsigned i = 0; i < forms->count; i++)
+        free(forms->form[i].name);
+    free(forms->form);
 }

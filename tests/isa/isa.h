@@ -75,6 +75,7 @@ bool isa_host_is_intel(void);
 void isa_key(const struct isa_insn *in, char *text, unsigned size);
 /* Walks the whole opcode space of a mode and adds each form once. */
 void isa_find_forms(struct isa_forms *forms, enum x86_mode mode);
+void isa_free_forms(struct isa_forms *forms);
 
 /* --- policy ----------------------------------------------------------------------- */
 /* Why a form is not compared, or NULL. */

@@ -30,9 +30,10 @@ static void on_fpe(int sig, siginfo_t *info, void *context)
 
 static void catch_fpe(void)
 {
+    static uint8_t room[65536];
     static bool done;
     struct sigaction action = {.sa_sigaction = on_fpe, .sa_flags = SA_SIGINFO | SA_ONSTACK};
-    stack_t stack = {.ss_sp = malloc(65536), .ss_size = 65536};
+    stack_t stack = {.ss_sp = room, .ss_size = sizeof(room)};
 
     if (done)
         return;

@@ -14,23 +14,23 @@ enum x86_rc x86_probe_stack(struct x86_cpu *cpu, uint64_t offset, unsigned size)
 static inline enum x86_rc push_long(struct x86_cpu *cpu, uint64_t value)
 {
     uint64_t rsp = cpu->gpr[RSP] - 8;
-    uint64_t *host = x86_tlb_write(cpu, rsp, 8);
+    void *host = x86_tlb_write(cpu, rsp, 8);
 
     if (unlikely(!host))
         return x86_push(cpu, value, 8);
-    *host = value;
+    x86_host_put(host, value, 8);
     cpu->gpr[RSP] = rsp;
     return X86_NEXT;
 }
 
 static inline enum x86_rc pop_long(struct x86_cpu *cpu, uint64_t *value)
 {
-    const uint64_t *host = x86_tlb_read(cpu, cpu->gpr[RSP], 8);
+    const void *host = x86_tlb_read(cpu, cpu->gpr[RSP], 8);
     uint64_t slow;
     enum x86_rc rc;
 
     if (likely(host)) {
-        *value = *host;
+        *value = x86_host_get(host, 8);
         cpu->gpr[RSP] += 8;
         return X86_NEXT;
     }
