@@ -300,10 +300,10 @@ static void compare_memory(struct report *r, struct isa_target *native, struct i
 }
 
 /* AddressSanitizer's shadow fills linear addresses that are free in the guest: an access there says nothing. */
-static bool hits_shadow(const struct isa_state *want, const struct isa_state *got)
+static bool hits_shadow(const struct isa_state *got)
 {
 #ifdef __SANITIZE_ADDRESS__
-    return got->vector == VEC_PF && want->vector != VEC_PF && got->cr2 - 0x7fff8000 < 0x100000000000;
+    return got->vector == VEC_PF && got->cr2 - 0x7fff8000 < 0x100000000000;
 #else
     return false;
 #endif
@@ -319,7 +319,7 @@ int isa_compare(const struct isa_insn *in, const struct isa_state *before, const
     bool both_fault = memory_fault(in, want) && memory_fault(in, got);
 
     *text = 0;
-    if (hits_shadow(want, got))
+    if (hits_shadow(got))
         return 1;
     /* 32-bit code saves half of the vector registers, but the host may look at the room for all. */
     if ((latitude & COMPONENTS) && in->mode == MODE_LONG64 && (before->gpr[RAX] & before->fpu.xstate_bv & 7) == 7)

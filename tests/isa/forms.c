@@ -269,7 +269,8 @@ static void walk_modrm(struct walk *walk, const uint8_t *prefix, unsigned prefix
         /* Registers: all 64; memory: each reg with [rax + rdx]. */
         tail[length] = (uint8_t)(i < 64 ? 0xc0 | i : (i - 64) << 3 | 4);
         tail[length + 1] = 0x10;
-        memcpy(more + 1, prefix, prefixes);
+        if (prefixes)
+            memcpy(more + 1, prefix, prefixes);
         more[0] = 0x67;
         if (!try_bytes(walk, prefix, prefixes, tail, &in)) {
             if (walk->mode == MODE_COMPAT16) /* vector indexes need a SIB byte */

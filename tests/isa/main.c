@@ -361,8 +361,9 @@ static struct isa_target *find_target(struct isa_target *native, struct error *e
 
 int main(int argc, char **argv)
 {
-    struct isa_forms forms = {0};
-    struct isa_target *native, *target = NULL;
+    /* Used to the end by the watcher, so never freed. */
+    static struct isa_forms forms;
+    static struct isa_target *native, *target;
     struct error err = {"no memory"};
     pthread_t watcher;
 
