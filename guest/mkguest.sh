@@ -35,6 +35,11 @@ fail() {
     echo "guest: $*$full" >&2
     exit 2
 }
+# apt-get may wait for ever when the disk fills up under it: what it needs is looked for before.
+room() { # directory MiB
+    free=$(($(df -Pk "$1" | sed -n '2s/^[^ ]* *[0-9]* *[0-9]* *\([0-9]*\) .*/\1/p') / 1024))
+    [ "$free" -ge "$2" ] || fail "the file system of $1 has $free MiB free; it takes $2 MiB to make the guest"
+}
 need() { command -v "$1" >/dev/null 2>&1 || fail "$1 is needed, but not installed ($2)"; }
 
 need apt-get "the guest is made from Debian packages"
@@ -53,6 +58,7 @@ if up_to_date; then
     echo "guest: up to date: $OUT/vmlinuz, $OUT/initrd.img"
     exit 0
 fi
+room "$OUT" 64
 work=$(mktemp -d "$OUT/tmp.XXXXXX") || fail "cannot write to $OUT"
 trap 'rm -rf "$work"' EXIT
 trap 'exit 2' INT TERM HUP
@@ -87,6 +93,7 @@ update_lists() { # package that is wanted from them
         lists_ready=1
         return 0
     fi
+    room "$APT" 200
     say "reading package lists ($ARCH)"
     apt_private apt-get update >"$log" 2>&1 || true
     apt_private apt-cache show "$1" >/dev/null 2>&1 || no_package "$1"
@@ -98,6 +105,7 @@ fetch() {
     deb=$(ls "$APT/$ARCH/$1"_*.deb 2>/dev/null | tail -n 1)
     if [ -z "$deb" ] || [ -n "${UPDATE:-}" ]; then
         update_lists "$1"
+        room "$APT" 100
         say "downloading $1 ($ARCH)"
         (cd "$work" && apt_private apt-get download "$1") >"$log" 2>&1 ||
             fail "cannot download $1: $(grep -E '^E:' "$log" | head -n 1 | cut -c 1-200)"
