@@ -1,11 +1,11 @@
 # The front door. Meson does the work; `make help` lists what there is.
+.NOTPARALLEL:
 .PHONY: all run guest check bench soak fuzz install clean help packages-%
 
 all: packages-build build/build.ninja
 	@ninja -C build
 
-run: packages-guest build/build.ninja ## boot the default guest: a shell on a terminal, a demonstration without one
-	@ninja -C build
+run: packages-guest ## boot the default guest: a shell on a terminal, a demonstration without one
 	@$(MAKE) --no-print-directory guest
 	@if [ -t 0 ] && [ -t 1 ]; then exec build/trapeze run; else exec build/trapeze run --demo </dev/null; fi
 
@@ -17,12 +17,10 @@ check: packages-check ## run all tests; the last line is the sum
 	@scripts/check.sh
 
 bench: packages-bench ## speed against native and QEMU's TCG, as ratios
-	@ninja -C build
 	@$(MAKE) --no-print-directory guest
 	@bench/run.sh
 
 soak: packages-guest ## 50 boots in a row of the default guest (BOOTS=N for another number)
-	@ninja -C build
 	@$(MAKE) --no-print-directory guest
 	@tests/boot/soak.sh build/trapeze $(or $(BOOTS),50)
 

@@ -125,7 +125,6 @@ static int prepare(struct session *session, struct error *err)
     if (!rc)
         rc = open_trace(session, err);
     if (!rc) {
-        log_info("%s", engine_line); /* before the terminal is raw */
         session->streams_open = true;
         rc = streams_open(&session->streams, session->config, session->loop, on_end, session, err);
     }
@@ -136,7 +135,12 @@ static int prepare(struct session *session, struct error *err)
     memcpy(machine.serial, session->streams.serial, sizeof(machine.serial));
     machine.loop = session->loop;
     session->machine = machine_new(&machine, err);
-    return session->machine ? 0 : -EINVAL;
+    if (!session->machine)
+        return -EINVAL;
+    log_info("%s", engine_line);
+    if (session->streams.terminal && !session->config->command)
+        log_info("Ctrl-A X ends the guest, Ctrl-A H lists the keys");
+    return 0;
 }
 
 /* The devices let go of the streams first; with these closed the terminal is the user's again. */

@@ -13,7 +13,6 @@
 #include "backend/char/backends.h"
 #include "backend/char/console.h"
 #include "backend/char/job.h"
-#include "base/log.h"
 
 #define CTRL_D    0x04
 #define KEYS_ROOM 1024 /* what the pipe to a job takes at once, if it takes anything */
@@ -149,7 +148,6 @@ static int open_console(struct streams *streams, const struct config *config, st
         return 0;
     }
     snprintf(streams->words, sizeof(streams->words), " TERM=%.100s", terminal_type());
-    log_info("Ctrl-A X ends the guest, Ctrl-A H lists the keys");
     streams->serial[0] = open_terminal(streams, loop, err);
     if (streams->serial[0] && !config->kernel) { /* the default guest's init is told the window's size */
         struct job_config none = {.in = -1, .out = -1, .err = -1};
