@@ -1,6 +1,8 @@
 /* cli/main.c: `trapeze COMMAND ...`. */
+#include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "base/log.h"
 #include "base/types.h"
@@ -26,10 +28,23 @@ static int help(void)
     return 0;
 }
 
+/* A standard stream that was closed is /dev/null: else something of ours would get its number. */
+static void open_standard_streams(void)
+{
+    int fd;
+
+    do
+        fd = open("/dev/null", O_RDWR);
+    while (fd >= 0 && fd <= STDERR_FILENO);
+    if (fd >= 0)
+        close(fd);
+}
+
 int main(int argc, char **argv)
 {
     const char *word = argc > 1 ? argv[1] : "--help";
 
+    open_standard_streams();
     if (!strcmp(word, "--help") || !strcmp(word, "-h") || !strcmp(word, "help"))
         return help();
     if (!strcmp(word, "--version")) {
