@@ -3,14 +3,16 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "engine/interp/interp_internal.h"
+#include "engine/soft/run.h"
+
+static const struct soft_hooks hooks;
 
 struct engine_vm {
     struct soft_vm soft;
 };
 
 struct engine_vcpu {
-    struct interp_vcpu interp;
+    struct soft_vcpu soft;
 };
 
 static int probe(struct error *err)
@@ -25,7 +27,7 @@ static int vm_create(struct engine_vm **vm, const struct engine_config *config, 
 
     if (!new)
         return error_set(err, -ENOMEM, "interp: no memory for the VM");
-    rc = soft_vm_init(&new->soft, config, &code_hooks);
+    rc = soft_vm_init(&new->soft, config, &hooks);
     if (rc) {
         free(new);
         return error_set(err, rc, "interp: %u processors; 1 to %u can be had", config->cpus, SOFT_MAX_CPUS);
@@ -55,62 +57,60 @@ static int vcpu_create(struct engine_vcpu **vcpu, struct engine_vm *vm, unsigned
     if (!new)
         return error_set(err, -ENOMEM, "interp: no memory for processor %u", id);
     memset(new, 0, sizeof(*new));
-    soft_vcpu_init(&new->interp.soft, &vm->soft, id);
+    soft_vcpu_init(&new->soft, &vm->soft, id);
     *vcpu = new;
     return 0;
 }
 
 static void vcpu_destroy(struct engine_vcpu *vcpu)
 {
-    soft_vcpu_fini(&vcpu->interp.soft);
-    code_free(&vcpu->interp);
+    soft_vcpu_fini(&vcpu->soft);
     free(vcpu);
 }
 
 static void run(struct engine_vcpu *vcpu, struct exit *exit, uint64_t budget)
 {
-    interp_run(&vcpu->interp, exit, budget);
+    soft_run(&vcpu->soft, exit, budget, soft_run_block);
 }
 
 static void kick(struct engine_vcpu *vcpu)
 {
-    soft_kick(&vcpu->interp.soft);
+    soft_kick(&vcpu->soft);
 }
 
 static bool ready(struct engine_vcpu *vcpu)
 {
-    return soft_ready(&vcpu->interp.soft);
+    return soft_ready(&vcpu->soft);
 }
 
 static void request_irq_window(struct engine_vcpu *vcpu)
 {
-    soft_request_irq_window(&vcpu->interp.soft);
+    soft_request_irq_window(&vcpu->soft);
 }
 
 static void inject(struct engine_vcpu *vcpu, uint8_t vector)
 {
-    soft_inject(&vcpu->interp.soft, vector);
+    soft_inject(&vcpu->soft, vector);
 }
 
 static void nmi(struct engine_vcpu *vcpu)
 {
-    soft_nmi(&vcpu->interp.soft);
+    soft_nmi(&vcpu->soft);
 }
 
 static void get_state(struct engine_vcpu *vcpu, struct x86_cpu *state)
 {
-    soft_get_state(&vcpu->interp.soft, state);
+    soft_get_state(&vcpu->soft, state);
 }
 
 static void set_state(struct engine_vcpu *vcpu, const struct x86_cpu *state)
 {
-    vcpu->interp.restart = false;
-    soft_set_state(&vcpu->interp.soft, state);
+    soft_set_state(&vcpu->soft, state);
 }
 
 static const struct counters *counters(struct engine_vcpu *vcpu)
 {
-    return &vcpu->interp.soft.cpu.counters;
+    return &vcpu->soft.cpu.counters;
 }
 
 const struct engine_ops engine_interp = {

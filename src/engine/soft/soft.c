@@ -244,6 +244,7 @@ void soft_set_state(struct soft_vcpu *vcpu, const struct x86_cpu *state)
     memcpy(&vcpu->cpu, state, offsetof(struct x86_cpu, mode));
     x86_fpu_normalise(&vcpu->cpu.fpu);
     vcpu->io_pending = false;
+    vcpu->restart = false;
     vcpu->halt_told = false;
     x86_io_forget(&vcpu->cpu);
     x86_tlb_flush(&vcpu->cpu);
@@ -263,16 +264,14 @@ static uint8_t *bus_page(struct x86_cpu *cpu, gpa_t gpa, unsigned *flags)
         return NULL;
     if (slot->readonly)
         *flags |= X86_PAGE_READONLY;
-    if (vcpu->vm->hooks->watched(vcpu, gpa & PAGE_MASK))
+    if (code_watched(vcpu, gpa & PAGE_MASK))
         *flags |= X86_PAGE_WATCHED;
     return slot->host + ((gpa & PAGE_MASK) - slot->gpa);
 }
 
 static void bus_written(struct x86_cpu *cpu, gpa_t gpa, unsigned len)
 {
-    struct soft_vcpu *vcpu = (struct soft_vcpu *)cpu;
-
-    vcpu->vm->hooks->written(vcpu, gpa, len);
+    code_written((struct soft_vcpu *)cpu, gpa, len);
 }
 
 /* The xAPIC page: 32-bit registers at 16-byte steps; other sizes are undefined (SDM vol. 3, 11.4.1). */
@@ -369,7 +368,7 @@ static void mem_changed(void *opaque, gpa_t gpa, uint64_t len)
 
     for (unsigned i = 0; i < vm->cpus; i++)
         if (vm->vcpu[i])
-            vm->hooks->written(vm->vcpu[i], gpa, len);
+            code_written(vm->vcpu[i], gpa, len);
 }
 
 int soft_vm_init(struct soft_vm *vm, const struct engine_config *config, const struct soft_hooks *hooks)
@@ -403,4 +402,5 @@ void soft_vcpu_init(struct soft_vcpu *vcpu, struct soft_vm *vm, unsigned id)
 void soft_vcpu_fini(struct soft_vcpu *vcpu)
 {
     vcpu->vm->vcpu[vcpu->cpu.id] = NULL;
+    code_free(vcpu);
 }

@@ -8,6 +8,7 @@
 #define ENGINE_SOFT_SOFT_H
 
 #include "engine/engine.h"
+#include "engine/soft/code.h"
 #include "x86/bus.h"
 #include "x86/tlb.h"
 
@@ -15,10 +16,10 @@
 
 struct soft_vcpu;
 
-/* What an engine that keeps something derived from code pages (decoded instructions, translations) provides. */
+/* What an engine that keeps something of its own for code is told. */
 struct soft_hooks {
-    bool (*watched)(struct soft_vcpu *vcpu, gpa_t page);
-    void (*written)(struct soft_vcpu *vcpu, gpa_t gpa, uint64_t len);
+    void (*dropped)(struct soft_vcpu *vcpu, struct block *block); /* or NULL; the block is freed later */
+    void (*freed)(struct soft_vcpu *vcpu);                        /* or NULL; all blocks are about to be freed */
 };
 
 struct soft_vm {
@@ -43,6 +44,10 @@ struct soft_vcpu {
     bool io_pending;           /* the caller has cpu.io's answer in the exit */
     uint32_t eois[8];          /* level-triggered vectors acknowledged, to be returned as EXIT_EOI */
     _Atomic uint32_t eoi_any;
+
+    struct code_cache code;
+    unsigned clock_countdown; /* blocks until the clock is looked at again */
+    bool restart;             /* the next instruction has I/O answers in its log */
 };
 
 int soft_vm_init(struct soft_vm *vm, const struct engine_config *config, const struct soft_hooks *hooks);

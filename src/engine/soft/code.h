@@ -1,12 +1,13 @@
 /*
- * engine/interp/interp_internal.h: the interpreter's vCPU and its cache of
- * decoded instructions.
+ * engine/soft/code.h: decoded instructions, kept by guest-physical address and
+ * mode, so that they survive process switches and serve shared pages.
  */
-#ifndef ENGINE_INTERP_INTERP_INTERNAL_H
-#define ENGINE_INTERP_INTERP_INTERNAL_H
+#ifndef ENGINE_SOFT_CODE_H
+#define ENGINE_SOFT_CODE_H
 
-#include "engine/soft/soft.h"
 #include "x86/insn.h"
+
+struct soft_vcpu;
 
 /* A run of decoded instructions that ends with a jump, or at the page's end. It lies in one page, except that a block
  * of one instruction may cross into the next: then `raw` tells whether the second page still holds the same bytes. */
@@ -14,15 +15,19 @@ struct block {
     uint64_t key; /* block_key(): guest-physical address and mode */
     struct block *hash_next;
     struct block *page_next;
+    void *translation; /* the engine's own: what it made of the block, or NULL */
     uint16_t bytes;
+    uint16_t heat; /* the engine's own: how often it ran */
     uint8_t count;
     bool crosses;
+    bool dropped; /* its code was overwritten: to be left after the present instruction */
     uint8_t raw[15];
     struct x86_insn insn[];
 };
 
 struct code_page;
 
+#define BLOCK_MAX_INSNS 32
 #define JUMP_CACHE_BITS 12
 #define BLOCK_HASH_BITS 14
 #define PAGE_HASH_BITS  11
@@ -35,31 +40,30 @@ struct code_cache {
     size_t bytes;
 };
 
-struct interp_vcpu {
-    struct soft_vcpu soft; /* first */
-    struct code_cache code;
-    unsigned clock_countdown; /* blocks until the clock is looked at again */
-    bool restart;             /* the next instruction has I/O answers in its log */
-};
-
 static inline uint64_t block_key(gpa_t gpa, enum x86_mode mode)
 {
     return gpa << 3 | mode;
 }
 
-static inline unsigned jump_slot(uint64_t key)
+static inline gpa_t block_gpa(const struct block *block)
 {
-    return (unsigned)((key >> 3 ^ key >> 14) & ((1u << JUMP_CACHE_BITS) - 1));
+    return block->key >> 3;
+}
+
+static inline enum x86_mode block_mode(const struct block *block)
+{
+    return (enum x86_mode)(block->key & 7);
 }
 
 /* The block at CS:RIP. NULL with X86_FAULT: cpu.exc is raised; with X86_EXIT: code is not in memory. */
-struct block *code_find(struct interp_vcpu *vcpu, enum x86_rc *rc);
+struct block *code_find(struct soft_vcpu *vcpu, enum x86_rc *rc);
 /* Frees what was dropped, and everything if the cache is over its bound. Between blocks only. */
-void code_sweep(struct interp_vcpu *vcpu);
-void code_free(struct interp_vcpu *vcpu);
-extern const struct soft_hooks code_hooks;
+void code_sweep(struct soft_vcpu *vcpu);
+void code_free(struct soft_vcpu *vcpu);
 
-/* The run loop's body: run.c. */
-void interp_run(struct interp_vcpu *vcpu, struct exit *exit, uint64_t budget);
+/* Does the page hold decoded code? Then its writes are to be told: */
+bool code_watched(const struct soft_vcpu *vcpu, gpa_t page);
+/* Bytes of RAM were written, or the memory map changed there: drops the blocks that lie in them. */
+void code_written(struct soft_vcpu *vcpu, gpa_t gpa, uint64_t len);
 
 #endif

@@ -1,5 +1,5 @@
 /*
- * engine/interp/code.c: decoded instructions, kept by guest-physical address
+ * engine/soft/code.c: decoded instructions, kept by guest-physical address
  * and mode, so that they survive process switches and serve shared pages.
  *
  * A page that holds decoded code is watched: its soft-TLB entries lose their
@@ -11,10 +11,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "engine/interp/interp_internal.h"
+#include "engine/soft/soft.h"
 #include "x86/access.h"
 
-#define MAX_BLOCK 32
 #define MAX_BYTES MIB(64) /* decoded instructions a vCPU keeps at the most */
 
 struct code_page {
@@ -23,6 +22,11 @@ struct code_page {
     struct block *blocks;
     uint64_t lines; /* bit i: bytes [64 i, 64 i + 64) may hold decoded code */
 };
+
+static unsigned jump_slot(uint64_t key)
+{
+    return (unsigned)((key >> 3 ^ key >> 14) & ((1u << JUMP_CACHE_BITS) - 1));
+}
 
 static unsigned page_slot(gpa_t gpa)
 {
@@ -44,7 +48,7 @@ static struct code_page *find_page(const struct code_cache *code, gpa_t gpa)
 }
 
 /* The page's record; a new one begins to be watched. NULL: no memory. */
-static struct code_page *watch_page(struct interp_vcpu *vcpu, gpa_t gpa)
+static struct code_page *watch_page(struct soft_vcpu *vcpu, gpa_t gpa)
 {
     struct code_cache *code = &vcpu->code;
     struct code_page *page = find_page(code, gpa);
@@ -57,7 +61,7 @@ static struct code_page *watch_page(struct interp_vcpu *vcpu, gpa_t gpa)
     page->gpa = gpa;
     page->next = code->pages[page_slot(gpa)];
     code->pages[page_slot(gpa)] = page;
-    x86_tlb_protect_gpa(&vcpu->soft.cpu, gpa);
+    x86_tlb_protect_gpa(&vcpu->cpu, gpa);
     return page;
 }
 
@@ -75,7 +79,7 @@ static unsigned block_extent(const struct block *block)
     return (unsigned)MIN(block->bytes, PAGE_SIZE - (block->key >> 3 & ~PAGE_MASK));
 }
 
-static void unlink_block(struct interp_vcpu *vcpu, struct block *block)
+static void unlink_block(struct soft_vcpu *vcpu, struct block *block)
 {
     struct code_cache *code = &vcpu->code;
     struct block **link = &code->hash[hash_slot(block->key)];
@@ -86,9 +90,12 @@ static void unlink_block(struct interp_vcpu *vcpu, struct block *block)
     if (code->jump[jump_slot(block->key)] == block)
         code->jump[jump_slot(block->key)] = NULL;
     block->page_next = code->dropped;
+    block->dropped = true;
     code->dropped = block;
-    vcpu->soft.cpu.code_changed = true;
-    vcpu->soft.cpu.counters.code_dropped++;
+    if (vcpu->vm->hooks->dropped)
+        vcpu->vm->hooks->dropped(vcpu, block);
+    vcpu->cpu.code_changed = true;
+    vcpu->cpu.counters.code_dropped++;
 }
 
 static void drop_page(struct code_cache *code, struct code_page *page)
@@ -101,7 +108,7 @@ static void drop_page(struct code_cache *code, struct code_page *page)
     free(page);
 }
 
-static void page_written(struct interp_vcpu *vcpu, gpa_t gpa, unsigned len)
+static void page_written(struct soft_vcpu *vcpu, gpa_t gpa, unsigned len)
 {
     struct code_page *page = find_page(&vcpu->code, gpa & PAGE_MASK);
     unsigned offset = (unsigned)(gpa & ~PAGE_MASK);
@@ -109,7 +116,7 @@ static void page_written(struct interp_vcpu *vcpu, gpa_t gpa, unsigned len)
 
     if (!page)
         return;
-    vcpu->soft.cpu.counters.code_writes++;
+    vcpu->cpu.counters.code_writes++;
     if (!(page->lines & lines_of(offset, len)))
         return;
     page->lines = 0;
@@ -129,23 +136,21 @@ static void page_written(struct interp_vcpu *vcpu, gpa_t gpa, unsigned len)
         drop_page(&vcpu->code, page);
 }
 
-static void code_written(struct soft_vcpu *soft, gpa_t gpa, uint64_t len)
+void code_written(struct soft_vcpu *vcpu, gpa_t gpa, uint64_t len)
 {
     while (len) {
         unsigned piece = (unsigned)MIN(len, PAGE_SIZE - (gpa & ~PAGE_MASK));
 
-        page_written((struct interp_vcpu *)soft, gpa, piece);
+        page_written(vcpu, gpa, piece);
         gpa += piece;
         len -= piece;
     }
 }
 
-static bool code_watched(struct soft_vcpu *soft, gpa_t page)
+bool code_watched(const struct soft_vcpu *vcpu, gpa_t page)
 {
-    return find_page(&((struct interp_vcpu *)soft)->code, page) != NULL;
+    return find_page(&vcpu->code, page) != NULL;
 }
-
-const struct soft_hooks code_hooks = {.watched = code_watched, .written = code_written};
 
 static void free_list(struct code_cache *code, struct block *block)
 {
@@ -158,10 +163,12 @@ static void free_list(struct code_cache *code, struct block *block)
     }
 }
 
-void code_free(struct interp_vcpu *vcpu)
+void code_free(struct soft_vcpu *vcpu)
 {
     struct code_cache *code = &vcpu->code;
 
+    if (vcpu->vm->hooks->freed)
+        vcpu->vm->hooks->freed(vcpu);
     for (unsigned i = 0; i < ARRAY_SIZE(code->pages); i++) {
         while (code->pages[i]) {
             struct code_page *page = code->pages[i];
@@ -175,7 +182,7 @@ void code_free(struct interp_vcpu *vcpu)
     memset(code, 0, sizeof(*code));
 }
 
-void code_sweep(struct interp_vcpu *vcpu)
+void code_sweep(struct soft_vcpu *vcpu)
 {
     if (unlikely(vcpu->code.bytes > MAX_BYTES)) {
         code_free(vcpu);
@@ -188,9 +195,9 @@ void code_sweep(struct interp_vcpu *vcpu)
 }
 
 /* The soft-TLB entry for fetching at lin. */
-static struct x86_tlb_entry *fetch_entry(struct interp_vcpu *vcpu, gva_t lin, enum x86_rc *rc)
+static struct x86_tlb_entry *fetch_entry(struct soft_vcpu *vcpu, gva_t lin, enum x86_rc *rc)
 {
-    struct x86_cpu *cpu = &vcpu->soft.cpu;
+    struct x86_cpu *cpu = &vcpu->cpu;
     struct x86_tlb_entry *e = x86_tlb_slot(cpu->tlb->table->entry, lin);
     bool mmio = false;
 
@@ -203,10 +210,10 @@ static struct x86_tlb_entry *fetch_entry(struct interp_vcpu *vcpu, gva_t lin, en
 }
 
 /* Bytes at lin up to the page's end, and the following page's, for an instruction that crosses: 15 in all. */
-static enum x86_rc fetch_crossing(struct interp_vcpu *vcpu, gva_t lin, uint8_t raw[15])
+static enum x86_rc fetch_crossing(struct soft_vcpu *vcpu, gva_t lin, uint8_t raw[15])
 {
     unsigned first = (unsigned)(PAGE_SIZE - (lin & ~PAGE_MASK));
-    gva_t second = (lin + first) & vcpu->soft.cpu.lin_mask;
+    gva_t second = (lin + first) & vcpu->cpu.lin_mask;
     enum x86_rc rc = X86_NEXT;
     struct x86_tlb_entry *e = fetch_entry(vcpu, lin, &rc);
 
@@ -232,7 +239,7 @@ static unsigned decode_run(struct x86_insn *insn, enum x86_mode mode, const uint
     unsigned count = 0;
 
     *used = 0;
-    while (count < MAX_BLOCK && *used < size) {
+    while (count < BLOCK_MAX_INSNS && *used < size) {
         unsigned length = x86_decode(&insn[count], mode, bytes + *used, size - *used);
 
         if (!length)
@@ -244,7 +251,7 @@ static unsigned decode_run(struct x86_insn *insn, enum x86_mode mode, const uint
     return count;
 }
 
-static void enter_block(struct interp_vcpu *vcpu, struct block *block, struct code_page *page)
+static void enter_block(struct soft_vcpu *vcpu, struct block *block, struct code_page *page)
 {
     struct code_cache *code = &vcpu->code;
     struct block **head = &code->hash[hash_slot(block->key)];
@@ -255,13 +262,12 @@ static void enter_block(struct interp_vcpu *vcpu, struct block *block, struct co
     page->blocks = block;
     page->lines |= lines_of((unsigned)(block->key >> 3 & ~PAGE_MASK), block_extent(block));
     code->bytes += sizeof(*block) + block->count * sizeof(block->insn[0]);
-    vcpu->soft.cpu.counters.blocks_decoded++;
+    vcpu->cpu.counters.blocks_decoded++;
 }
 
-static struct block *make_block(struct interp_vcpu *vcpu, gva_t lin, uint64_t key, const uint8_t *bytes,
-                                enum x86_rc *rc)
+static struct block *make_block(struct soft_vcpu *vcpu, gva_t lin, uint64_t key, const uint8_t *bytes, enum x86_rc *rc)
 {
-    struct x86_insn insn[MAX_BLOCK];
+    struct x86_insn insn[BLOCK_MAX_INSNS];
     unsigned used, count;
     enum x86_mode mode = key & 7;
     uint8_t raw[15] = {0};
@@ -292,7 +298,7 @@ static struct block *make_block(struct interp_vcpu *vcpu, gva_t lin, uint64_t ke
 }
 
 /* Does the second page of a crossing block still hold the bytes it was decoded from? If not it is dropped. */
-static bool still_valid(struct interp_vcpu *vcpu, struct block *block, gva_t lin, enum x86_rc *rc)
+static bool still_valid(struct soft_vcpu *vcpu, struct block *block, gva_t lin, enum x86_rc *rc)
 {
     uint8_t raw[15];
 
@@ -305,9 +311,9 @@ static bool still_valid(struct interp_vcpu *vcpu, struct block *block, gva_t lin
     return false;
 }
 
-struct block *code_find(struct interp_vcpu *vcpu, enum x86_rc *rc)
+struct block *code_find(struct soft_vcpu *vcpu, enum x86_rc *rc)
 {
-    struct x86_cpu *cpu = &vcpu->soft.cpu;
+    struct x86_cpu *cpu = &vcpu->cpu;
     struct code_cache *code = &vcpu->code;
     struct x86_tlb_entry *e;
     struct block *block;

@@ -1,8 +1,9 @@
 /*
- * engine/interp/run.c: the interpreter's loop: the textbook's first way to
- * build a virtual machine, every instruction emulated, one at a time.
+ * engine/soft/run.c: the software engines' run loop, and the interpreter: the
+ * textbook's first way to build a virtual machine, every instruction emulated,
+ * one at a time.
  *
- * Most blocks run straight through run_block(). Whatever needs a look between
+ * Most blocks run straight through, in soft_run_block() or by the engine's own means. Whatever needs a look between
  * two instructions (single-step, breakpoints, shadows, RF, an instruction
  * started anew after I/O, a budget, tracing) goes one by one through step().
  */
@@ -10,7 +11,7 @@
 #include <string.h>
 
 #include "base/log.h"
-#include "engine/interp/interp_internal.h"
+#include "engine/soft/run.h"
 #include "x86/access.h"
 #include "x86/intr.h"
 #include "x86/io.h"
@@ -20,9 +21,6 @@
 
 #define DR6_BS      BIT(14)
 #define DR7_ENABLED 0xff
-
-/* What a block or a step came to. */
-enum outcome { GO_ON, LEAVE };
 
 static void trace_instruction(const struct x86_cpu *cpu, const struct block *block)
 {
@@ -43,19 +41,19 @@ static void trace_instruction(const struct x86_cpu *cpu, const struct block *blo
 }
 
 /* Leaves with what could not be done by the guest's own means. */
-static enum outcome leave(struct interp_vcpu *vcpu, struct exit *exit, enum x86_rc rc)
+enum soft_outcome soft_leave(struct soft_vcpu *vcpu, struct exit *exit, enum x86_rc rc)
 {
-    struct x86_cpu *cpu = &vcpu->soft.cpu;
+    struct x86_cpu *cpu = &vcpu->cpu;
 
     if (rc == X86_EXIT) {
         vcpu->restart = true;
-        soft_io_exit(&vcpu->soft, exit);
-        return LEAVE;
+        soft_io_exit(vcpu, exit);
+        return SOFT_LEAVE;
     }
     x86_io_forget(cpu);
     cpu->dr6_hit = 0; /* a fault undoes the accesses before it */
     x86_deliver_exception(cpu);
-    return GO_ON;
+    return SOFT_GO_ON;
 }
 
 static void fetch_failed(struct x86_cpu *cpu, struct exit *exit)
@@ -123,7 +121,7 @@ static bool within_limit(const struct x86_cpu *cpu, const struct x86_insn *in)
     return cpu->mode == MODE_LONG64 || cpu->rip + in->length - 1 <= cpu->seg[SEG_CS].limit;
 }
 
-static enum outcome finish_step(struct x86_cpu *cpu, const struct x86_insn *in, enum x86_rc rc, bool tf, bool rf)
+static enum soft_outcome finish_step(struct x86_cpu *cpu, const struct x86_insn *in, enum x86_rc rc, bool tf, bool rf)
 {
     if (rc == X86_NEXT)
         cpu->rip += in->length;
@@ -133,12 +131,12 @@ static enum outcome finish_step(struct x86_cpu *cpu, const struct x86_insn *in, 
     if (rf && rc != X86_AGAIN && !loads_rf(in))
         cpu->rflags &= ~(uint64_t)FLAG_RF;
     debug_traps(cpu, tf && !(rc == X86_JUMP && clears_trap(in)), rc == X86_AGAIN);
-    return GO_ON;
+    return SOFT_GO_ON;
 }
 
-static enum outcome step(struct interp_vcpu *vcpu, const struct block *block, struct exit *exit)
+static enum soft_outcome step(struct soft_vcpu *vcpu, const struct block *block, struct exit *exit)
 {
-    struct x86_cpu *cpu = &vcpu->soft.cpu;
+    struct x86_cpu *cpu = &vcpu->cpu;
     const struct x86_insn *in = &block->insn[0];
     const bool tf = cpu->rflags & FLAG_TF, rf = cpu->rflags & FLAG_RF;
     const uint8_t shadow = cpu->int_shadow;
@@ -153,7 +151,7 @@ static enum outcome step(struct interp_vcpu *vcpu, const struct block *block, st
             x86_raise(cpu, VEC_DB);
             cpu->exc.cr2 = hit;
             x86_deliver_exception(cpu);
-            return GO_ON;
+            return SOFT_GO_ON;
         }
     }
     vcpu->restart = false;
@@ -164,14 +162,14 @@ static enum outcome step(struct interp_vcpu *vcpu, const struct block *block, st
     if (rc == X86_EXIT)
         cpu->int_shadow = shadow;
     if (rc >= X86_FAULT)
-        return leave(vcpu, exit, rc);
+        return soft_leave(vcpu, exit, rc);
     return finish_step(cpu, in, rc, tf, rf);
 }
 
-static enum outcome run_block(struct interp_vcpu *vcpu, const struct block *block, struct exit *exit)
+enum soft_outcome soft_run_block(struct soft_vcpu *vcpu, struct block *block, struct exit *exit, uint64_t end)
 {
-    struct x86_cpu *cpu = &vcpu->soft.cpu;
-    const struct x86_insn *in = block->insn, *const end = in + block->count;
+    struct x86_cpu *cpu = &vcpu->cpu;
+    const struct x86_insn *in = block->insn, *const last = in + block->count;
     enum x86_rc rc = X86_NEXT;
 
     cpu->code_changed = false;
@@ -181,20 +179,20 @@ static enum outcome run_block(struct interp_vcpu *vcpu, const struct block *bloc
             break;
         cpu->rip += in->length;
         in++;
-    } while (in < end && likely(!cpu->code_changed));
+    } while (in < last && likely(!cpu->code_changed));
     cpu->counters.instructions += (uint64_t)(in - block->insn);
     cpu->counters.blocks_run++;
     if (likely(rc <= X86_AGAIN)) {
         cpu->counters.instructions += rc == X86_JUMP;
-        return GO_ON;
+        return SOFT_GO_ON;
     }
-    return leave(vcpu, exit, rc);
+    return soft_leave(vcpu, exit, rc);
 }
 
 /* Must instructions be looked at one by one now? */
-static bool stepping(const struct interp_vcpu *vcpu, const struct block *block)
+bool soft_stepping(const struct soft_vcpu *vcpu, const struct block *block)
 {
-    const struct x86_cpu *cpu = &vcpu->soft.cpu;
+    const struct x86_cpu *cpu = &vcpu->cpu;
 
     return (cpu->rflags & (FLAG_TF | FLAG_RF)) | (cpu->dr[7] & DR7_ENABLED) | cpu->int_shadow | vcpu->restart |
                trace_on(TRACE_EXEC) ||
@@ -202,33 +200,33 @@ static bool stepping(const struct interp_vcpu *vcpu, const struct block *block)
 }
 
 /* What must be looked at between two blocks. */
-static enum outcome between(struct interp_vcpu *vcpu, struct exit *exit)
+static enum soft_outcome between(struct soft_vcpu *vcpu, struct exit *exit)
 {
-    struct x86_cpu *cpu = &vcpu->soft.cpu;
+    struct x86_cpu *cpu = &vcpu->cpu;
 
     /* An instruction with I/O answers in its log is finished first, so that what they say cannot be lost. */
     vcpu->clock_countdown = vcpu->restart ? 1 : CLOCK_INTERVAL;
-    if (!vcpu->restart && soft_attend(&vcpu->soft, exit))
-        return LEAVE;
+    if (!vcpu->restart && soft_attend(vcpu, exit))
+        return SOFT_LEAVE;
     while (cpu->halted || cpu->wait_for_sipi)
-        if (soft_sleep(&vcpu->soft, exit))
-            return LEAVE;
-    return GO_ON;
+        if (soft_sleep(vcpu, exit))
+            return SOFT_LEAVE;
+    return SOFT_GO_ON;
 }
 
-static enum outcome shut_down(struct x86_cpu *cpu, struct exit *exit)
+static enum soft_outcome shut_down(struct x86_cpu *cpu, struct exit *exit)
 {
     exit->reason = EXIT_SHUTDOWN;
     memcpy(exit->shutdown.vectors, cpu->shutdown_cause.vectors, sizeof(exit->shutdown.vectors));
     exit->shutdown.rip = cpu->shutdown_cause.rip;
     exit->shutdown.cr2 = cpu->shutdown_cause.cr2;
     exit->shutdown.error = cpu->shutdown_cause.error;
-    return LEAVE;
+    return SOFT_LEAVE;
 }
 
-static enum outcome run_once(struct interp_vcpu *vcpu, struct exit *exit, uint64_t end)
+static enum soft_outcome run_once(struct soft_vcpu *vcpu, struct exit *exit, uint64_t end, soft_block_fn *run_block)
 {
-    struct x86_cpu *cpu = &vcpu->soft.cpu;
+    struct x86_cpu *cpu = &vcpu->cpu;
     enum x86_rc rc = X86_NEXT;
     struct block *block;
 
@@ -237,25 +235,25 @@ static enum outcome run_once(struct interp_vcpu *vcpu, struct exit *exit, uint64
     if (unlikely(!block)) {
         if (rc == X86_EXIT) {
             fetch_failed(cpu, exit);
-            return LEAVE;
+            return SOFT_LEAVE;
         }
-        return leave(vcpu, exit, rc);
+        return soft_leave(vcpu, exit, rc);
     }
-    if (unlikely(stepping(vcpu, block)) || unlikely(end - cpu->counters.instructions < block->count))
+    if (unlikely(soft_stepping(vcpu, block)) || unlikely(end - cpu->counters.instructions < block->count))
         return step(vcpu, block, exit);
-    return run_block(vcpu, block, exit);
+    return run_block(vcpu, block, exit, end);
 }
 
-void interp_run(struct interp_vcpu *vcpu, struct exit *exit, uint64_t budget)
+void soft_run(struct soft_vcpu *vcpu, struct exit *exit, uint64_t budget, soft_block_fn *run_block)
 {
-    struct x86_cpu *cpu = &vcpu->soft.cpu;
+    struct x86_cpu *cpu = &vcpu->cpu;
     const uint64_t end = budget ? cpu->counters.instructions + budget : UINT64_MAX;
 
-    soft_resume(&vcpu->soft, exit);
+    soft_resume(vcpu, exit);
     vcpu->clock_countdown = 1;
     for (;;) {
-        if (unlikely(!--vcpu->clock_countdown) || unlikely(soft_attention(&vcpu->soft)) || unlikely(cpu->halted)) {
-            if (between(vcpu, exit) == LEAVE)
+        if (unlikely(!--vcpu->clock_countdown) || unlikely(soft_attention(vcpu)) || unlikely(cpu->halted)) {
+            if (between(vcpu, exit) == SOFT_LEAVE)
                 return;
         }
         if (unlikely(cpu->shutdown)) {
@@ -266,7 +264,7 @@ void interp_run(struct interp_vcpu *vcpu, struct exit *exit, uint64_t budget)
             exit->reason = EXIT_BUDGET;
             return;
         }
-        if (run_once(vcpu, exit, end) == LEAVE)
+        if (run_once(vcpu, exit, end, run_block) == SOFT_LEAVE)
             return;
     }
 }
