@@ -60,6 +60,8 @@ struct isa_form {
     const char *reason;              /* not NULL: why it is left out; policy.c */
     uint64_t states, faulted;        /* run; of those, not completed (or REP, in progress) */
     uint64_t differences, undefined; /* different; different in what is undefined only */
+    uint64_t undefined_flags;        /* the flags of which that was true */
+    uint64_t undefined_results;      /* how often it was something else than a flag */
 };
 
 struct isa_forms {

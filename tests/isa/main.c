@@ -181,7 +181,13 @@ static bool run_form(struct isa_form *form, struct isa_target *native, struct is
             result = isa_compare(&in, &before, &want, &got, native, target, text, sizeof(text));
         }
         form->states++;
-        form->undefined += result == 1;
+        if (result == 1) {
+            uint64_t flags = (want.rflags ^ got.rflags) & (FLAGS_STATUS | FLAG_RF);
+
+            form->undefined++;
+            form->undefined_flags |= flags;
+            form->undefined_results += !flags;
+        }
         form->faulted += want.rip == in.rip;
         if (result == 2 && form->differences++ < options.show)
             show(form, &in, i, &before, &want, &got, text);
@@ -231,6 +237,38 @@ static void summarize_excluded(const struct isa_forms *forms)
     free(list);
 }
 
+/* What differs where the manuals leave it open, by mnemonic: an engine that runs instructions natively and one that
+ * does not may differ there. */
+static void summarize_undefined(const struct isa_forms *forms)
+{
+    static const struct {
+        uint64_t flag;
+        const char *name;
+    } names[] = {{FLAG_OF, "OF"}, {FLAG_SF, "SF"}, {FLAG_ZF, "ZF"}, {FLAG_AF, "AF"},
+                 {FLAG_PF, "PF"}, {FLAG_CF, "CF"}, {FLAG_RF, "RF"}};
+
+    for (unsigned mnemonic = 0; mnemonic <= ZYDIS_MNEMONIC_MAX_VALUE; mnemonic++) {
+        uint64_t states = 0, flags = 0, results = 0;
+
+        for (unsigned i = 0; i < forms->count; i++) {
+            const struct isa_form *form = &forms->form[i];
+
+            if (form->example.insn.mnemonic != mnemonic || !form->undefined)
+                continue;
+            states += form->undefined;
+            flags |= form->undefined_flags;
+            results += form->undefined_results;
+        }
+        if (!states)
+            continue;
+        printf("undefined and different: %s, %lu states:", ZydisMnemonicGetString((ZydisMnemonic)mnemonic), states);
+        for (unsigned i = 0; i < ARRAY_SIZE(names); i++)
+            if (flags & names[i].flag)
+                printf(" %s", names[i].name);
+        printf(results ? " (%lu not in flags)\n" : "\n", results);
+    }
+}
+
 static bool selected(const struct isa_form *form, unsigned i)
 {
     if (options.form_given)
@@ -266,6 +304,7 @@ static int run_all(struct isa_forms *forms, struct isa_target *native, struct is
     for (unsigned i = 0; i < forms->count; i++)
         if (forms->form[i].differences)
             printf("  %6lu of %lu  %s\n", forms->form[i].differences, forms->form[i].states, forms->form[i].name);
+    summarize_undefined(forms);
     summarize_excluded(forms);
     printf("%s against the host, seed %lu: %u forms covered (%u of them can only fault in user mode), %u could not be "
            "made; %lu states, %lu of them with a fault; %lu differences in %u forms (and %lu in what is undefined)\n",
