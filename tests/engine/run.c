@@ -11,6 +11,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/time.h>
 #include <time.h>
@@ -228,58 +229,101 @@ static void run_vcpu(const struct engine_ops *ops, struct engine_vcpu *vcpu, str
     }
 }
 
-static int boot(const struct engine_ops *ops, struct mem *mem, struct engine_vcpu *vcpu, const struct image *image,
-                const char *name)
-{
-    struct x86_cpu *cpu = aligned_alloc(64, ALIGN_UP(sizeof(*cpu), 64));
-    uint32_t entry;
-    int rc = -ENOMEM;
+/* A VM, and what it was like before the first instruction. */
+struct machine {
+    const struct engine_ops *ops;
+    struct vclock *clock;
+    struct mem *mem;
+    struct engine_vm *vm;
+    struct engine_vcpu *vcpu;
+    struct x86_cpu *state; /* of the processor */
+    uint8_t *memory;       /* RAM_SIZE bytes */
+};
 
-    if (!cpu)
-        return rc;
-    ops->get_state(vcpu, cpu); /* as after power-up */
-    rc = image_load(image, mem, &entry);
-    if (!rc)
-        rc = boot_info(mem, name);
-    if (!rc) {
-        boot_state(cpu, entry);
-        ops->set_state(vcpu, cpu);
-    }
-    free(cpu);
+static void machine_destroy(struct machine *m)
+{
+    if (m->vcpu)
+        m->ops->vcpu_destroy(m->vcpu);
+    if (m->vm)
+        m->ops->vm_destroy(m->vm);
+    if (m->mem)
+        mem_free(m->mem);
+    if (m->clock)
+        vclock_free(m->clock);
+    free(m->state);
+    free(m->memory);
+}
+
+static int machine_create(struct machine *m, const struct engine_ops *ops, const struct image *image, const char *name,
+                          struct error *err)
+{
+    struct engine_config config;
+    uint32_t entry;
+
+    *m = (struct machine){.ops = ops, .clock = vclock_new(), .mem = mem_new()};
+    m->state = aligned_alloc(64, ALIGN_UP(sizeof(*m->state), 64));
+    if (!m->clock || !m->mem || !m->state)
+        return -ENOMEM;
+    config = (struct engine_config){.mem = m->mem, .clock = m->clock, .cpus = 1};
+    if (mem_add_ram(m->mem, 0, RAM_SIZE, err) || ops->vm_create(&m->vm, &config, err) ||
+        ops->vcpu_create(&m->vcpu, m->vm, 0, err) || image_load(image, m->mem, &entry) || boot_info(m->mem, name))
+        return -EINVAL;
+    ops->get_state(m->vcpu, m->state); /* as after power-up */
+    boot_state(m->state, entry);
+    ops->set_state(m->vcpu, m->state);
+    return 0;
+}
+
+/* Calls fn for each page that anybody has touched (a page that was swapped out would be taken for untouched). */
+static int each_page(struct machine *m, int (*fn)(struct machine *m, gpa_t at, const uint8_t *page))
+{
+    static unsigned char resident[RAM_SIZE / PAGE_SIZE];
+    uint8_t *ram = mem_pointer(m->mem, 0, RAM_SIZE);
+    int rc = mincore(ram, RAM_SIZE, resident);
+
+    for (gpa_t at = 0; !rc && at < RAM_SIZE; at += PAGE_SIZE)
+        if (resident[at / PAGE_SIZE] & 1)
+            rc = fn(m, at, ram + at);
     return rc;
 }
 
-static void run_test(const struct engine_ops *ops, const struct image *image, const char *name, struct outcome *o)
+static int remember(struct machine *m, gpa_t at, const uint8_t *page)
 {
-    struct error err = {""};
-    struct vclock *clock = vclock_new();
-    struct mem *mem = mem_new();
-    struct engine_config config = {.mem = mem, .clock = clock, .cpus = 1};
-    struct engine_vm *vm = NULL;
-    struct engine_vcpu *vcpu = NULL;
+    memcpy(m->memory + at, page, PAGE_SIZE);
+    return 0;
+}
+
+static int restore(struct machine *m, gpa_t at, const uint8_t *page)
+{
+    return memcmp(page, m->memory + at, PAGE_SIZE) ? mem_write(m->mem, at, m->memory + at, PAGE_SIZE) : 0;
+}
+
+static int machine_remember(struct machine *m)
+{
+    m->memory = calloc(1, RAM_SIZE);
+    return m->memory ? each_page(m, remember) : -ENOMEM;
+}
+
+/* The same VM, with all that its engine has derived from its code, but memory and processor as they were. */
+static int machine_reset(struct machine *m)
+{
+    int rc = each_page(m, restore);
+
+    m->ops->set_state(m->vcpu, m->state);
+    return rc;
+}
+
+static void run_once(struct machine *m, struct outcome *o)
+{
     struct itimerval limit = {.it_value = {.tv_sec = TIME_LIMIT_S}}, off = {0};
 
     *o = (struct outcome){.status = STATUS_NONE};
-    if (!clock || !mem || mem_add_ram(mem, 0, RAM_SIZE, &err) || ops->vm_create(&vm, &config, &err) ||
-        ops->vcpu_create(&vcpu, vm, 0, &err) || boot(ops, mem, vcpu, image, name)) {
-        say(o, err.message[0] ? err.message : "no memory, or a bad image");
-        say(o, "\n");
-    } else {
-        timed_out = 0;
-        running = vcpu;
-        setitimer(ITIMER_REAL, &limit, NULL);
-        run_vcpu(ops, vcpu, o);
-        setitimer(ITIMER_REAL, &off, NULL);
-        running = NULL;
-    }
-    if (vcpu)
-        ops->vcpu_destroy(vcpu);
-    if (vm)
-        ops->vm_destroy(vm);
-    if (mem)
-        mem_free(mem);
-    if (clock)
-        vclock_free(clock);
+    timed_out = 0;
+    running = m->vcpu;
+    setitimer(ITIMER_REAL, &limit, NULL);
+    run_vcpu(m->ops, m->vcpu, o);
+    setitimer(ITIMER_REAL, &off, NULL);
+    running = NULL;
 }
 
 /* --- judging -------------------------------------------------------------------------- */
@@ -293,6 +337,34 @@ static int judge(const struct test *test, const struct outcome *o)
     if (o->status == STATUS_SKIP)
         return SKIPPED;
     return o->status == STATUS_PASS ? PASSED : FAILED;
+}
+
+/* Up to repeat times in one VM, until it fails. */
+static int run_test(const struct engine_ops *ops, const struct image *image, const struct test *test, unsigned repeat,
+                    struct outcome *o)
+{
+    struct error err = {"no memory, or a bad image"};
+    struct machine m;
+    int verdict = FAILED;
+    char text[40];
+
+    *o = (struct outcome){.status = STATUS_NONE};
+    if (machine_create(&m, ops, image, test->name, &err) || (repeat > 1 && machine_remember(&m)))
+        say(o, err.message);
+    else
+        for (unsigned round = 0; round < repeat; round++) {
+            if (round && machine_reset(&m))
+                break;
+            run_once(&m, o);
+            verdict = judge(test, o);
+            if (verdict == PASSED)
+                continue;
+            snprintf(text, sizeof(text), "(round %u)\n", round);
+            say(o, round ? text : "");
+            break;
+        }
+    machine_destroy(&m);
+    return verdict;
 }
 
 static void report(const char *verdict, const struct test *test, const char *text)
@@ -310,13 +382,15 @@ static void report(const char *verdict, const struct test *test, const char *tex
 
 static int usage(void)
 {
-    fprintf(stderr, "usage: run [--engine NAME] [--filter TEXT] [--trace LIST] [--verbose] [--list] IMAGES-FOLDER\n");
+    fprintf(stderr, "usage: run [--engine NAME] [--filter TEXT] [--repeat N] [--trace LIST] [--verbose] [--list] "
+                    "IMAGES-FOLDER\n");
     return 2;
 }
 
 struct options {
     const struct engine_ops *ops;
     const char *filter, *folder;
+    unsigned repeat; /* runs of each test in one VM: translators warm up */
     bool list, verbose;
 };
 
@@ -350,7 +424,7 @@ static bool parse(int argc, char **argv, struct options *options)
 {
     struct error err;
 
-    *options = (struct options){.ops = engines[0], .filter = ""};
+    *options = (struct options){.ops = engines[0], .filter = "", .repeat = 1};
     for (int i = 1; i < argc; i++) {
         const char *value = i + 1 < argc ? argv[i + 1] : "";
 
@@ -360,6 +434,9 @@ static bool parse(int argc, char **argv, struct options *options)
             options->verbose = true;
         } else if (!strcmp(argv[i], "--filter")) {
             options->filter = value;
+            i++;
+        } else if (!strcmp(argv[i], "--repeat")) {
+            options->repeat = (unsigned)strtoul(value, NULL, 0);
             i++;
         } else if (!strcmp(argv[i], "--engine")) {
             options->ops = choose_engine(value);
@@ -374,7 +451,7 @@ static bool parse(int argc, char **argv, struct options *options)
             options->folder = argv[i];
         }
     }
-    return options->ops && (options->list || options->folder);
+    return options->ops && options->repeat && (options->list || options->folder);
 }
 
 static bool chosen(const struct options *options, const struct test *test)
@@ -420,8 +497,7 @@ int main(int argc, char **argv)
             printf("%s/%s %s\n", test->image, test->name, test->end == EXIT ? "EXIT" : "SHUTDOWN");
             continue;
         }
-        run_test(options.ops, &images[!strcmp(test->image, "prot")], test->name, o);
-        verdict = judge(test, o);
+        verdict = run_test(options.ops, &images[!strcmp(test->image, "prot")], test, options.repeat, o);
         counts[verdict]++;
         report(verdicts[verdict], test, verdict != PASSED || options.verbose ? o->text : "");
     }

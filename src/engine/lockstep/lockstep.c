@@ -71,12 +71,15 @@ static int make_memory(struct engine_vm *vm, const struct mem *from, struct erro
     return 0;
 }
 
+/* Only what differs: the follower keeps what it has derived from the rest. */
 static void copy_memory(struct engine_vm *vm)
 {
     for (unsigned i = 0; i < mem_slot_count(vm->leader.mem); i++) {
-        const struct mem_slot *slot = mem_slot(vm->leader.mem, i);
+        const struct mem_slot *from = mem_slot(vm->leader.mem, i), *to = mem_slot(vm->follower.mem, i);
 
-        memcpy(mem_slot(vm->follower.mem, i)->host, slot->host, slot->size);
+        for (uint64_t at = 0; at < from->size; at += PAGE_SIZE)
+            if (memcmp(to->host + at, from->host + at, PAGE_SIZE))
+                mem_write(vm->follower.mem, to->gpa + at, from->host + at, PAGE_SIZE);
     }
 }
 
@@ -349,8 +352,11 @@ static void get_state(struct engine_vcpu *vcpu, struct x86_cpu *state)
     vcpu->vm->leader.ops->get_state(vcpu->vm->leader.vcpu, state);
 }
 
+/* Whoever sets the state may have set the memory too. */
 static void set_state(struct engine_vcpu *vcpu, const struct x86_cpu *state)
 {
+    vcpu->vm->started = false;
+    vcpu->io_pending = false;
     BOTH(vcpu, set_state, state);
 }
 
