@@ -40,7 +40,8 @@ int mem_read(const struct mem *mem, gpa_t gpa, void *data, uint64_t len);
 int mem_write(struct mem *mem, gpa_t gpa, const void *data, uint64_t len);
 
 /* Write-watch: engines mark pages whose content they have derived something from (decoded code); whoever writes to
- * guest memory outside the vCPU (DMA, loaders: mem_write does it itself) calls mem_written so that it is dropped. */
+ * guest memory outside the vCPU (DMA, loaders: mem_write does it itself) calls mem_written, from any thread, before it
+ * tells the guest of the data, so that it is dropped. */
 void mem_set_listener(struct mem *mem, void (*written)(void *opaque, gpa_t gpa, uint64_t len), void *opaque);
 void mem_written(struct mem *mem, gpa_t gpa, uint64_t len);
 

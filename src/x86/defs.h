@@ -148,6 +148,7 @@ enum {
 #define X86_EV_SMI    32u
 #define X86_EV_WINDOW 64u  /* leave run() as soon as an external interrupt could be taken */
 #define X86_EV_FLUSH  128u /* flush the soft TLB (another thread changed the memory map) */
+#define X86_EV_MEMORY 512u /* another thread wrote to RAM: decoded code there is to be dropped */
 #define X86_EV_TRAP   256u /* single-step: TF or debug registers are live */
 
 #endif

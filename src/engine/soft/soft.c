@@ -147,11 +147,26 @@ static void take_interrupt(struct soft_vcpu *vcpu)
     x86_deliver_interrupt(cpu, (uint8_t)vector);
 }
 
+static void take_writes(struct soft_vcpu *vcpu)
+{
+    struct soft_writes *writes = &vcpu->writes;
+
+    lock_take(&writes->lock);
+    if (writes->count > SOFT_WRITES)
+        code_free(vcpu);
+    for (unsigned i = 0; i < MIN(writes->count, SOFT_WRITES); i++)
+        code_written(vcpu, writes->range[i].gpa, writes->range[i].len);
+    writes->count = 0;
+    lock_drop(&writes->lock);
+}
+
 bool soft_attend(struct soft_vcpu *vcpu, struct exit *exit)
 {
     struct x86_cpu *cpu = &vcpu->cpu;
     uint32_t events = atomic_fetch_and(&cpu->events, X86_EV_TRAP);
 
+    if (events & X86_EV_MEMORY)
+        take_writes(vcpu);
     if (events & X86_EV_FLUSH)
         x86_tlb_flush(cpu);
     if (events & X86_EV_INIT)
@@ -362,13 +377,27 @@ static const struct x86_bus_ops bus_ops = {
 
 /* --- life ---------------------------------------------------------------------------- */
 
+/* Any thread. The event is there before the writer tells the guest that the data is, so that the guest cannot run
+ * stale code. */
 static void mem_changed(void *opaque, gpa_t gpa, uint64_t len)
 {
     struct soft_vm *vm = opaque;
 
-    for (unsigned i = 0; i < vm->cpus; i++)
-        if (vm->vcpu[i])
-            code_written(vm->vcpu[i], gpa, len);
+    for (unsigned i = 0; i < vm->cpus; i++) {
+        struct soft_vcpu *vcpu = vm->vcpu[i];
+        struct soft_writes *writes = vcpu ? &vcpu->writes : NULL;
+
+        if (!writes)
+            continue;
+        lock_take(&writes->lock);
+        if (writes->count < SOFT_WRITES) {
+            writes->range[writes->count].gpa = gpa;
+            writes->range[writes->count].len = len;
+        }
+        writes->count = MIN(writes->count + 1, SOFT_WRITES + 1);
+        lock_drop(&writes->lock);
+        x86_post_event(&vcpu->cpu, X86_EV_MEMORY);
+    }
 }
 
 int soft_vm_init(struct soft_vm *vm, const struct engine_config *config, const struct soft_hooks *hooks)
@@ -390,6 +419,7 @@ void soft_vcpu_init(struct soft_vcpu *vcpu, struct soft_vm *vm, unsigned id)
     vcpu->cpu.bus = &bus_ops;
     vcpu->cpu.engine = vcpu;
     vcpu->cpu.id = id;
+    lock_init(&vcpu->writes.lock, LOCK_ENGINE);
     x86_cpu_reset(&vcpu->cpu);
     getentropy(vcpu->cpu.random.key, sizeof(vcpu->cpu.random.key));
     vcpu->cpu.tlb = &vcpu->tlb;
@@ -403,4 +433,5 @@ void soft_vcpu_fini(struct soft_vcpu *vcpu)
 {
     vcpu->vm->vcpu[vcpu->cpu.id] = NULL;
     code_free(vcpu);
+    lock_destroy(&vcpu->writes.lock);
 }

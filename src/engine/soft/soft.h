@@ -7,6 +7,7 @@
 #ifndef ENGINE_SOFT_SOFT_H
 #define ENGINE_SOFT_SOFT_H
 
+#include "base/lock.h"
 #include "engine/engine.h"
 #include "engine/soft/code.h"
 #include "x86/bus.h"
@@ -20,6 +21,17 @@ struct soft_vcpu;
 struct soft_hooks {
     void (*dropped)(struct soft_vcpu *vcpu, struct block *block); /* or NULL; the block is freed later */
     void (*freed)(struct soft_vcpu *vcpu);                        /* or NULL; all blocks are about to be freed */
+};
+
+/* What was written to RAM from outside the vCPU (DMA), told by any thread, taken by the vCPU's own between blocks. */
+#define SOFT_WRITES 64
+struct soft_writes {
+    struct lock lock;
+    unsigned count; /* SOFT_WRITES + 1: too many to be kept, all decoded code is to go */
+    struct {
+        gpa_t gpa;
+        uint64_t len;
+    } range[SOFT_WRITES];
 };
 
 struct soft_vm {
@@ -45,6 +57,7 @@ struct soft_vcpu {
     uint32_t eois[8];          /* level-triggered vectors acknowledged, to be returned as EXIT_EOI */
     _Atomic uint32_t eoi_any;
 
+    struct soft_writes writes;
     struct code_cache code;
     unsigned clock_countdown; /* blocks until the clock is looked at again */
     bool restart;             /* the next instruction has I/O answers in its log */
