@@ -22,18 +22,22 @@
 #include "engine/lockstep/lockstep.h"
 #include "tests.h"
 
-#define RAM_SIZE      MIB(24)
-#define INFO_GPA      0x1000 /* multiboot information, then the command line */
-#define CMDLINE_GPA   0x1100
-#define TIME_LIMIT_S  20
-#define OUTPUT_SIZE   8192
-#define PORT_EXIT     0xf4
-#define PORT_SERIAL   0x3f8
-#define SERIAL_LSR    0x3fd
-#define SERIAL_IDLE   0x60
-#define BOOT_MAGIC    0x2badb002
-#define STATUS_NONE   -1
-#define SHUTDOWN_LINE "expecting shutdown\n"
+#define RAM_SIZE          MIB(24)
+#define INFO_GPA          0x1000 /* multiboot information, then the command line */
+#define CMDLINE_GPA       0x1100
+#define TIME_LIMIT_S      20
+#define OUTPUT_SIZE       8192
+#define PORT_EXIT         0xf4
+#define PORT_SERIAL       0x3f8
+#define PORT_ADDRESS      0xe0 /* of the memory port */
+#define PORT_BYTE         0xe4
+#define PORT_MAGIC        0xe8
+#define MEMORY_PORT_MAGIC 0x3d
+#define SERIAL_LSR        0x3fd
+#define SERIAL_IDLE       0x60
+#define BOOT_MAGIC        0x2badb002
+#define STATUS_NONE       -1
+#define SHUTDOWN_LINE     "expecting shutdown\n"
 
 static const struct engine_ops *const engines[] = {&engine_interp};
 
@@ -148,6 +152,17 @@ static int boot_info(struct mem *mem, const char *name)
     return mem_write(mem, INFO_GPA, info, sizeof(info)) || mem_write(mem, CMDLINE_GPA, line, strlen(line) + 1);
 }
 
+/* A VM, and what it was like before the first instruction. */
+struct machine {
+    const struct engine_ops *ops;
+    struct vclock *clock;
+    struct mem *mem;
+    struct engine_vm *vm;
+    struct engine_vcpu *vcpu;
+    struct x86_cpu *state; /* of the processor */
+    uint8_t *memory;       /* RAM_SIZE bytes */
+};
+
 /* --- running ------------------------------------------------------------------------ */
 
 static const struct engine_ops *running_ops;
@@ -161,9 +176,26 @@ static void on_alarm(int signal)
         running_ops->kick(running);
 }
 
-static void serve_port(struct exit *exit, struct outcome *o)
+/* A device that writes to memory: an address to the first port, bytes for there and on to the second. */
+static void serve_memory_port(struct mem *mem, const struct exit *exit)
 {
-    if (!exit->pio.write) {
+    static gpa_t at;
+    uint8_t byte = (uint8_t)exit->pio.data;
+
+    if (exit->pio.port == PORT_ADDRESS)
+        at = exit->pio.data;
+    else
+        mem_write(mem, at++, &byte, 1);
+}
+
+static void serve_port(struct machine *m, struct exit *exit, struct outcome *o)
+{
+    if (exit->pio.write && (exit->pio.port == PORT_ADDRESS || exit->pio.port == PORT_BYTE)) {
+        serve_memory_port(m->mem, exit);
+    } else if (!exit->pio.write && exit->pio.port == PORT_MAGIC) {
+        /* Lockstep's second memory would not see the writes. */
+        exit->pio.data = strcmp(m->ops->name, "lockstep") ? MEMORY_PORT_MAGIC : 0xff;
+    } else if (!exit->pio.write) {
         exit->pio.data = exit->pio.port == SERIAL_LSR ? SERIAL_IDLE : 0xffffffff;
     } else if (exit->pio.port == PORT_EXIT) {
         o->status = exit->pio.data & 0xff;
@@ -198,15 +230,17 @@ static void say_state(const struct engine_ops *ops, struct engine_vcpu *vcpu, st
     free(cpu);
 }
 
-static void run_vcpu(const struct engine_ops *ops, struct engine_vcpu *vcpu, struct outcome *o)
+static void run_vcpu(struct machine *m, struct outcome *o)
 {
+    const struct engine_ops *ops = m->ops;
+    struct engine_vcpu *vcpu = m->vcpu;
     struct exit exit = {.reason = EXIT_INTERRUPTED};
 
     while (o->status == STATUS_NONE) {
         ops->run(vcpu, &exit, 0);
         switch (exit.reason) {
         case EXIT_PIO:
-            serve_port(&exit, o);
+            serve_port(m, &exit, o);
             break;
         case EXIT_MMIO:
             exit.mmio.data = ~0ull;
@@ -228,17 +262,6 @@ static void run_vcpu(const struct engine_ops *ops, struct engine_vcpu *vcpu, str
         }
     }
 }
-
-/* A VM, and what it was like before the first instruction. */
-struct machine {
-    const struct engine_ops *ops;
-    struct vclock *clock;
-    struct mem *mem;
-    struct engine_vm *vm;
-    struct engine_vcpu *vcpu;
-    struct x86_cpu *state; /* of the processor */
-    uint8_t *memory;       /* RAM_SIZE bytes */
-};
 
 static void machine_destroy(struct machine *m)
 {
@@ -321,7 +344,7 @@ static void run_once(struct machine *m, struct outcome *o)
     timed_out = 0;
     running = m->vcpu;
     setitimer(ITIMER_REAL, &limit, NULL);
-    run_vcpu(m->ops, m->vcpu, o);
+    run_vcpu(m, o);
     setitimer(ITIMER_REAL, &off, NULL);
     running = NULL;
 }

@@ -134,6 +134,17 @@ enum { STATUS_PASS, STATUS_FAIL, STATUS_SKIP };
     X(paging_cross_page_data, EXIT)         \
     X(paging_cross_page_write, EXIT)        \
     X(paging_cross_page_fetch, EXIT)        \
+    X(patch_by_call, EXIT)                  \
+    X(patch_before_return, EXIT)            \
+    X(patch_own_loop, EXIT)                 \
+    X(patch_by_breakpoint, EXIT)            \
+    X(patch_by_handler, EXIT)               \
+    X(patch_crossing, EXIT)                 \
+    X(patch_crossing_alias, EXIT)           \
+    X(patch_page_of_both, EXIT)             \
+    X(patch_generated, EXIT)                \
+    X(patch_on_stack, EXIT)                 \
+    X(patch_by_device, EXIT)                \
     X(rep_movs_to_unmapped, EXIT)           \
     X(rep_movs_from_unmapped, EXIT)         \
     X(rep_movs_element_across, EXIT)        \
@@ -178,6 +189,15 @@ enum { STATUS_PASS, STATUS_FAIL, STATUS_SKIP };
     X(smc_store_kinds, EXIT)                \
     X(smc_exception_frame, EXIT)            \
     X(smc_data_beside_code, EXIT)           \
+    X(space_alternating, EXIT)              \
+    X(space_alternating_global, EXIT)       \
+    X(space_remapped, EXIT)                 \
+    X(space_page_shown_twice, EXIT)         \
+    X(space_crossing_shown_twice, EXIT)     \
+    X(space_rights_user, EXIT)              \
+    X(space_rights_nxe, EXIT)               \
+    X(space_rights_smep, EXIT)              \
+    X(space_user_and_kernel, EXIT)          \
     X(step_instructions, EXIT)              \
     X(step_loop, EXIT)                      \
     X(step_exits, EXIT)                     \
@@ -225,6 +245,8 @@ enum { STATUS_PASS, STATUS_FAIL, STATUS_SKIP };
     X(nested_page_fault_twice, EXIT)        \
     X(nested_stack_not_canonical, EXIT)     \
     X(nested_bad_kernel_stack, EXIT)        \
+    X(space_alternating_pcid, EXIT)         \
+    X(space_alternating_pcid_shared, EXIT)  \
     X(syscall_enter, EXIT)                  \
     X(syscall_mask, EXIT)                   \
     X(syscall_flat_segments, EXIT)          \
@@ -241,53 +263,53 @@ enum { STATUS_PASS, STATUS_FAIL, STATUS_SKIP };
     X(tlb_pcid_flush, EXIT)                 \
     X(tlb_pcid_rules, EXIT)                 \
     X(tlb_invpcid, EXIT)
-#define TESTS_PROT(X)                   \
-    X(ad_4k_of_32_bit, EXIT)            \
-    X(ad_4m, EXIT)                      \
-    X(ad_pse_off, EXIT)                 \
-    X(fault_into_bound_aam, EXIT)       \
-    X(gate_parameters, EXIT)            \
-    X(gate_16_bit, EXIT)                \
-    X(syscall_sysenter, EXIT)           \
-    X(syscall_sysexit, EXIT)            \
-    X(window_pop_ss, EXIT)              \
-    X(mode_real, EXIT)                  \
-    X(mode_real_limit, EXIT)            \
-    X(mode_unreal, EXIT)                \
-    X(mode_real_wide, EXIT)             \
-    X(mode_real_faults, EXIT)           \
-    X(mode_vm86, EXIT)                  \
-    X(mode_vm86_iopl, EXIT)             \
-    X(mode_vm86_refused, EXIT)          \
-    X(mode_vm86_ports_and_limits, EXIT) \
-    X(mode_paging_kinds, EXIT)          \
-    X(mode_paging_4m, EXIT)             \
-    X(mode_long, EXIT)                  \
-    X(mode_long_needs_pae, EXIT)        \
-    X(segment_limit, EXIT)              \
-    X(segment_expand_down, EXIT)        \
-    X(segment_types, EXIT)              \
-    X(segment_load_checks, EXIT)        \
-    X(segment_null, EXIT)               \
-    X(segment_stack_faults, EXIT)       \
-    X(segment_code_limit, EXIT)         \
-    X(segment_code_base, EXIT)          \
-    X(segment_16_bit, EXIT)             \
-    X(segment_conforming, EXIT)         \
-    X(segment_far_checks, EXIT)         \
-    X(segment_ldt, EXIT)                \
-    X(segment_hidden_part, EXIT)        \
-    X(task_jump, EXIT)                  \
-    X(task_call_and_return, EXIT)       \
-    X(task_gate, EXIT)                  \
-    X(task_interrupt, EXIT)             \
-    X(task_fault, EXIT)                 \
-    X(task_double_fault, EXIT)          \
-    X(task_refused, EXIT)               \
-    X(task_invalid, EXIT)               \
-    X(task_ldt, EXIT)                   \
-    X(task_cr3, EXIT)                   \
-    X(task_debug, EXIT)                 \
+#define TESTS_PROT(X)                       \
+    X(ad_4k_of_32_bit, EXIT)                \
+    X(ad_4m, EXIT)                          \
+    X(ad_pse_off, EXIT)                     \
+    X(fault_into_bound_aam, EXIT)           \
+    X(gate_parameters, EXIT)                \
+    X(gate_16_bit, EXIT)                    \
+    X(syscall_sysenter, EXIT)               \
+    X(syscall_sysexit, EXIT)                \
+    X(window_pop_ss, EXIT)                  \
+    X(mode_real, EXIT)                      \
+    X(mode_real_limit, EXIT)                \
+    X(mode_unreal, EXIT)                    \
+    X(mode_real_wide, EXIT)                 \
+    X(mode_real_faults, EXIT)               \
+    X(mode_vm86, EXIT)                      \
+    X(mode_vm86_iopl, EXIT)                 \
+    X(mode_vm86_refused, EXIT)              \
+    X(mode_vm86_ports_and_limits, EXIT)     \
+    X(mode_paging_kinds, EXIT)              \
+    X(mode_paging_4m, EXIT)                 \
+    X(mode_long, EXIT)                      \
+    X(mode_long_needs_pae, EXIT)            \
+    X(segment_limit, EXIT)                  \
+    X(segment_expand_down, EXIT)            \
+    X(segment_types, EXIT)                  \
+    X(segment_load_checks, EXIT)            \
+    X(segment_null, EXIT)                   \
+    X(segment_stack_faults, EXIT)           \
+    X(segment_code_limit, EXIT)             \
+    X(segment_code_base, EXIT)              \
+    X(segment_16_bit, EXIT)                 \
+    X(segment_conforming, EXIT)             \
+    X(segment_far_checks, EXIT)             \
+    X(segment_ldt, EXIT)                    \
+    X(segment_hidden_part, EXIT)            \
+    X(task_jump, EXIT)                      \
+    X(task_call_and_return, EXIT)           \
+    X(task_gate, EXIT)                      \
+    X(task_interrupt, EXIT)                 \
+    X(task_fault, EXIT)                     \
+    X(task_double_fault, EXIT)              \
+    X(task_refused, EXIT)                   \
+    X(task_invalid, EXIT)                   \
+    X(task_ldt, EXIT)                       \
+    X(task_cr3, EXIT)                       \
+    X(task_debug, EXIT)                     \
     X(task_bad_inner_stack, EXIT)
 /* clang-format on */
 

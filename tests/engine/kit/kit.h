@@ -71,7 +71,9 @@ extern volatile word try_resume;
     asm(".pushsection .text\n.balign 16\n" #name ":\n" text "\n" #name "_end:\n" CODE_RESET ".popsection");            \
     extern const char name[], name##_end[]
 #define PLACE(address, name) memcpy((void *)(address), name, (size_t)(name##_end - name))
-#define CODE_SIZE(name)      ((word)(name##_end - name))
+/* Rounds after which any translator has engaged. */
+#define HOT             400
+#define CODE_SIZE(name) ((word)(name##_end - name))
 
 /* --- checks ------------------------------------------------------------------- */
 #define EXPECT(condition)          check_true(__FILE__, __LINE__, #condition, (condition))

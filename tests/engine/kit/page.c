@@ -59,6 +59,29 @@ void unmap(word va)
     invlpg(va);
 }
 
+word page_space(word va)
+{
+    uint64_t *const old = root;
+    uint64_t *copy = memcpy(page_new(), root, PAGE);
+
+    root = copy;
+    for (unsigned l = levels; l > 1; l--) {
+        uint64_t *e = entry(va, l);
+
+        entry(va, l - 1); /* makes the table if there is none */
+        copy = memcpy(page_new(), (void *)(word)(*e & 0xffffffffff000), PAGE);
+        *e = (word)copy | (*e & 0xfff);
+    }
+    copy = root;
+    root = old;
+    return (word)copy;
+}
+
+void page_select(word cr3)
+{
+    root = (uint64_t *)cr3;
+}
+
 #ifdef __x86_64__
 
 void page_init(void)

@@ -20,6 +20,10 @@ uint64_t *entry(word va, unsigned level);
 void map(word va, word pa, uint64_t flags);                       /* 4 KiB, and INVLPG */
 void map_large(word va, word pa, uint64_t flags, unsigned level); /* 2 MiB or 1 GiB */
 void unmap(word va);
+/* A second address space, a copy in which the tables that lead to va are its own: its CR3. */
+word page_space(word va);
+/* The address space that entry() and map() work on: a CR3 without a PCID. It need not be the one that is loaded. */
+void page_select(word cr3);
 
 /* Makes user_context() work: USER_CODE, USER_STACK and USER_DATA are mapped to the same physical addresses. */
 void user_init(void);
