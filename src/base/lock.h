@@ -11,6 +11,7 @@
 enum lock_rank {
     LOCK_VM,      /* machine: life cycle */
     LOCK_DEVICE,  /* one device's registers */
+    LOCK_PCI,     /* PCI bus: configuration space, message tables; taken from within a device */
     LOCK_IRQCHIP, /* IOAPIC, 8259: taken from within a device */
     LOCK_BACKEND, /* character, block, network backends */
     LOCK_ENGINE,  /* an engine's own */

@@ -1,5 +1,5 @@
 /*
- * boot/acpi.c: the ACPI tables (ACPI 6.4): RSDP, XSDT, FADT, FACS, MADT, DSDT,
+ * boot/acpi.c: the ACPI tables (ACPI 6.4): RSDP, XSDT, FADT, FACS, MADT, MCFG, DSDT,
  * laid one after another in the BIOS area, where a kernel that is given no
  * pointer finds them too.
  */
@@ -118,6 +118,16 @@ enum { MADT_LAPIC = 0, MADT_IOAPIC = 1, MADT_OVERRIDE = 2, MADT_LAPIC_NMI = 4 };
 #define MADT_LAPIC_ENABLED     1
 #define MADT_LEVEL_ACTIVE_HIGH 0xd
 
+struct mcfg { /* PCI Firmware 3.0, 4.1.2: one segment */
+    struct header h;
+    uint64_t reserved0, base;
+    uint16_t segment;
+    uint8_t first_bus, last_bus;
+    uint32_t reserved1;
+} __attribute__((packed));
+
+#define PCI_SLOTS 32u
+
 /* The area as it is built; addresses are BOOT_BIOS_TABLES + offset. */
 struct area {
     uint8_t *buf;
@@ -231,6 +241,54 @@ static void write_processor(struct aml *aml, unsigned i)
     aml_end(aml, dev);
 }
 
+/* _PRT (6.2.13): for each slot {address, INTA, no link device, interrupt}. No function has another pin. */
+static void write_pci_routes(struct aml *aml, const struct boot_acpi_config *config)
+{
+    size_t all, one;
+
+    aml_name(aml, "_PRT");
+    all = aml_package(aml, PCI_SLOTS);
+    for (unsigned slot = 0; slot < PCI_SLOTS; slot++) {
+        one = aml_package(aml, 4);
+        aml_integer(aml, slot << 16 | 0xffff);
+        aml_integer(aml, 0);
+        aml_integer(aml, 0);
+        aml_integer(aml, config->pci_irq[slot % ARRAY_SIZE(config->pci_irq)]);
+        aml_end(aml, one);
+    }
+    aml_end(aml, all);
+}
+
+/* The host bridge, and the ECAM range as a resource of the board's (PCI Firmware 3.0, 4.1.2). */
+static void write_pci(struct aml *aml, const struct boot_acpi_config *config)
+{
+    size_t device = aml_device(aml, "PCI0"), resources;
+
+    aml_name(aml, "_HID");
+    aml_eisa_id(aml, "PNP0A08");
+    aml_name(aml, "_CID");
+    aml_eisa_id(aml, "PNP0A03");
+    aml_name(aml, "_UID");
+    aml_integer(aml, 0);
+    aml_name(aml, "_CRS");
+    resources = aml_resources(aml);
+    aml_bus_range(aml, 0, 0);
+    aml_io(aml, 0xcf8, 8);
+    aml_memory_range(aml, BOOT_PCI_WINDOW, BOOT_PCI_WINDOW_SIZE);
+    aml_end_resources(aml, resources);
+    write_pci_routes(aml, config);
+    aml_end(aml, device);
+
+    device = aml_device(aml, "MCFG");
+    aml_name(aml, "_HID");
+    aml_eisa_id(aml, "PNP0C02");
+    aml_name(aml, "_CRS");
+    resources = aml_resources(aml);
+    aml_memory32(aml, BOOT_PCI_ECAM, BOOT_PCI_ECAM_SIZE);
+    aml_end_resources(aml, resources);
+    aml_end(aml, device);
+}
+
 static void write_dsdt_body(struct aml *aml, const struct boot_acpi_config *config)
 {
     size_t scope, package;
@@ -249,6 +307,8 @@ static void write_dsdt_body(struct aml *aml, const struct boot_acpi_config *conf
     for (unsigned i = 0; i < ARRAY_SIZE(platform_devices); i++)
         if (config->i8042 || !platform_devices[i].needs_8042)
             write_platform_device(aml, &platform_devices[i]);
+    if (config->pci_irq[0])
+        write_pci(aml, config);
     aml_end(aml, scope);
 }
 
@@ -353,6 +413,17 @@ static struct header *write_madt(struct area *area, const struct boot_acpi_confi
     return &m->h;
 }
 
+static struct header *write_mcfg(struct area *area)
+{
+    struct mcfg *m = begin(area, "MCFG", 1, sizeof(*m));
+
+    if (!m)
+        return NULL;
+    m->base = BOOT_PCI_ECAM;
+    finish(area, &m->h);
+    return &m->h;
+}
+
 static struct header *write_xsdt(struct area *area, const uint64_t *tables, size_t count)
 {
     struct header *h = begin(area, "XSDT", 1, sizeof(*h));
@@ -377,8 +448,10 @@ static void fill_rsdp(struct rsdp *r, uint64_t xsdt)
 static bool write_all(struct area *area, const struct boot_acpi_config *config)
 {
     struct rsdp *rsdp = append(area, sizeof(*rsdp), 16);
-    struct header *dsdt = write_dsdt(area, config), *fadt, *madt, *xsdt;
+    struct header *dsdt = write_dsdt(area, config), *fadt, *madt, *mcfg, *xsdt;
     struct facs *facs = write_facs(area);
+    uint64_t tables[3];
+    size_t count = 0;
 
     if (!rsdp || !dsdt || !facs)
         return false;
@@ -386,7 +459,15 @@ static bool write_all(struct area *area, const struct boot_acpi_config *config)
     madt = write_madt(area, config);
     if (!fadt || !madt)
         return false;
-    xsdt = write_xsdt(area, (const uint64_t[]){address_of(area, fadt), address_of(area, madt)}, 2);
+    tables[count++] = address_of(area, fadt);
+    tables[count++] = address_of(area, madt);
+    if (config->pci_irq[0]) {
+        mcfg = write_mcfg(area);
+        if (!mcfg)
+            return false;
+        tables[count++] = address_of(area, mcfg);
+    }
+    xsdt = write_xsdt(area, tables, count);
     if (!xsdt)
         return false;
     fill_rsdp(rsdp, address_of(area, xsdt));

@@ -22,6 +22,9 @@ enum {
     RES_IRQ = 0x22, /* small descriptor, 2 bytes follow */
     RES_IO = 0x47,  /* small descriptor, 7 bytes follow */
     RES_END = 0x79, /* small descriptor, 1 byte follows */
+    RES_MEMORY32 = 0x86,
+    RES_DWORD_RANGE = 0x87,
+    RES_WORD_RANGE = 0x88,
 };
 
 static void put(struct aml *aml, const void *data, size_t len)
@@ -190,4 +193,52 @@ void aml_irq(struct aml *aml, unsigned irq)
     const uint8_t d[] = {RES_IRQ, (uint8_t)(1u << irq), (uint8_t)((1u << irq) >> 8)};
 
     put(aml, d, sizeof(d));
+}
+
+static void put_u16(struct aml *aml, uint16_t value)
+{
+    put(aml, &value, sizeof(value));
+}
+
+static void put_u32(struct aml *aml, uint32_t value)
+{
+    put(aml, &value, sizeof(value));
+}
+
+void aml_memory32(struct aml *aml, uint32_t base, uint32_t len)
+{
+    const uint8_t head[] = {RES_MEMORY32, 9, 0, 1 /* writable */};
+
+    put(aml, head, sizeof(head));
+    put_u32(aml, base);
+    put_u32(aml, len);
+}
+
+#define RANGE_MEMORY 0
+#define RANGE_BUS    2
+#define RANGE_FLAGS  0x0c /* both ends fixed, positive decoding, for what is behind the bridge */
+#define RANGE_WRITE  0x01 /* memory: writable, not cached */
+
+void aml_bus_range(struct aml *aml, uint16_t first, uint16_t last)
+{
+    const uint8_t head[] = {RES_WORD_RANGE, 13, 0, RANGE_BUS, RANGE_FLAGS, 0};
+
+    put(aml, head, sizeof(head));
+    put_u16(aml, 0); /* granularity */
+    put_u16(aml, first);
+    put_u16(aml, last);
+    put_u16(aml, 0); /* translation */
+    put_u16(aml, (uint16_t)(last - first + 1));
+}
+
+void aml_memory_range(struct aml *aml, uint32_t base, uint32_t len)
+{
+    const uint8_t head[] = {RES_DWORD_RANGE, 23, 0, RANGE_MEMORY, RANGE_FLAGS, RANGE_WRITE};
+
+    put(aml, head, sizeof(head));
+    put_u32(aml, 0);
+    put_u32(aml, base);
+    put_u32(aml, base + len - 1);
+    put_u32(aml, 0);
+    put_u32(aml, len);
 }

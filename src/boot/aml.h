@@ -29,5 +29,9 @@ void aml_eisa_id(struct aml *aml, const char *id); /* "PNP0501" */
 /* Resource descriptors (ACPI 6.4, 6.4.2). */
 void aml_io(struct aml *aml, uint16_t base, uint8_t len);
 void aml_irq(struct aml *aml, unsigned irq);
+void aml_memory32(struct aml *aml, uint32_t base, uint32_t len); /* at a fixed place, writable */
+/* Address ranges a bridge passes on (6.4.3.5): numbers of buses, memory. */
+void aml_bus_range(struct aml *aml, uint16_t first, uint16_t last);
+void aml_memory_range(struct aml *aml, uint32_t base, uint32_t len);
 
 #endif

@@ -29,6 +29,12 @@ struct boot_config {
  * -ENOSPC, ... with one line for the user. */
 int boot_load(const struct boot_config *config, struct mem *mem, struct x86_cpu *cpu, struct error *err);
 
+/* Above RAM's hole begin the PCI bus's addresses. ECAM is reserved in the memory map: kernels want to see that. */
+#define BOOT_PCI_WINDOW      0xc0000000ull
+#define BOOT_PCI_WINDOW_SIZE 0x20000000ull
+#define BOOT_PCI_ECAM        0xe0000000ull
+#define BOOT_PCI_ECAM_SIZE   0x100000ull
+
 /* What the ACPI tables describe. */
 struct boot_acpi_config {
     unsigned cpus;
@@ -37,10 +43,11 @@ struct boot_acpi_config {
     uint16_t sci_irq;    /* 9 */
     uint16_t reset_port; /* FADT reset register and the value that resets */
     uint8_t reset_value;
-    uint8_t s5_type; /* SLP_TYP of soft-off, as in the DSDT's _S5 */
-    bool i8042;      /* a keyboard controller that answers commands; one that only resets is not announced */
+    uint8_t s5_type;    /* SLP_TYP of soft-off, as in the DSDT's _S5 */
+    uint8_t pci_irq[2]; /* INTA of slot s is interrupt pci_irq[s % 2]; {0}: no PCI */
+    bool i8042;         /* a keyboard controller that answers commands; one that only resets is not announced */
 };
-/* Writes RSDP, XSDT, FADT, FACS, MADT, DSDT below 1 MiB. Returns the RSDP's address in *rsdp. */
+/* Writes RSDP, XSDT, FADT, FACS, MADT, MCFG, DSDT below 1 MiB. Returns the RSDP's address in *rsdp. */
 int boot_write_acpi(struct mem *mem, const struct boot_acpi_config *config, gpa_t *rsdp, struct error *err);
 
 /* The memory map for e820, PVH and multiboot. Returns the number of entries (at most max). */

@@ -18,6 +18,7 @@ unsigned boot_e820(const struct boot_config *config, struct boot_e820 *entries, 
         {0, MIN(low, BOOT_EBDA), E820_RAM},
         {BOOT_EBDA, BOOT_HIGH_START - BOOT_EBDA, E820_RESERVED},
         {BOOT_HIGH_START, low > BOOT_HIGH_START ? low - BOOT_HIGH_START : 0, E820_RAM},
+        {BOOT_PCI_ECAM, BOOT_PCI_ECAM_SIZE, E820_RESERVED},
         {GIB(4), config->memory - low, E820_RAM},
     };
     unsigned n = 0;

@@ -121,7 +121,7 @@ static unsigned part_size(const struct range *range, uint64_t addr, unsigned siz
 {
     unsigned part = range->ops->max_size ? range->ops->max_size : 8;
 
-    while (part > size || part - 1 > range->last - addr)
+    while (part > size || (part - 1 > range->last - addr && !range->ops->whole))
         part /= 2;
     return part;
 }

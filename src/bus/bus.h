@@ -15,6 +15,7 @@ struct bus_ops {
     uint64_t (*read)(void *opaque, uint64_t offset, unsigned size);
     void (*write)(void *opaque, uint64_t offset, uint64_t value, unsigned size);
     unsigned max_size; /* widest access the device takes; wider ones come as several, low first. 0: 8 */
+    bool whole;        /* an access that begins in the range is the device's even where it goes past the end */
 };
 
 struct bus *bus_new(void);

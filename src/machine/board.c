@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "bus/pci.h"
 #include "device/irqchip/ioapic.h"
 #include "device/irqchip/pic8259.h"
 #include "device/legacy/acpi_pm.h"
@@ -19,10 +20,14 @@
 #include "engine/lockstep/lockstep.h"
 #include "machine/machine_internal.h"
 
-#define PM_BASE 0x600
-#define SCI_IRQ 9
+#define PM_BASE     0x600
+#define SCI_IRQ     9
+#define MSI_ADDRESS 0xfee00000ull
 
 enum isa_irq { IRQ_PIT = 0, IRQ_KEYBOARD = 1, IRQ_COM2 = 3, IRQ_COM1 = 4, IRQ_RTC = 8 };
+
+/* Free ones that both controllers have. */
+static const uint8_t pci_irqs[PCI_INTX_LINES] = {10, 11};
 
 static const uint16_t serial_ports[] = {0x3f8, 0x2f8};
 static const uint8_t serial_irqs[] = {IRQ_COM1, IRQ_COM2};
@@ -37,6 +42,7 @@ struct board {
     struct i8042 *i8042;
     struct acpi_pm *pm;
     struct exit_port *exit_port;
+    struct pci_host *pci;
     struct uart *uart[ARRAY_SIZE(serial_ports)];
     gpa_t rsdp;
 };
@@ -125,7 +131,8 @@ static void on_msi(void *opaque, const struct msi_message *msi)
         .level = msi->data & BIT(15),
     };
 
-    board->machine->engine->signal(board->machine->vm, &message);
+    if ((msi->address & ~0xfffffull) == MSI_ADDRESS) /* a function may be told any address; ours write nowhere else */
+        board->machine->engine->signal(board->machine->vm, &message);
 }
 
 static void on_poweroff(void *opaque)
@@ -204,6 +211,22 @@ static int add_serial(struct board *board, struct error *err)
     return 0;
 }
 
+static int add_pci(struct board *board, struct error *err)
+{
+    struct pci_host_config config = {
+        .ecam = BOOT_PCI_ECAM,
+        .window = BOOT_PCI_WINDOW,
+        .window_size = BOOT_PCI_WINDOW_SIZE,
+        .msi = {.send = on_msi, .opaque = board},
+    };
+
+    _Static_assert(BOOT_PCI_ECAM_SIZE == PCI_ECAM_SIZE, "one bus");
+    for (unsigned i = 0; i < PCI_INTX_LINES; i++)
+        config.intx[i] = isa_line(board, pci_irqs[i]);
+    board->pci = pci_host_new(board->machine->bus, &config, err);
+    return board->pci ? 0 : -ENOMEM;
+}
+
 static int add_tables(struct board *board, struct error *err)
 {
     const struct boot_acpi_config acpi = {
@@ -214,6 +237,7 @@ static int add_tables(struct board *board, struct error *err)
         .reset_port = ACPI_PM_RESET_PORT,
         .reset_value = ACPI_PM_RESET_VALUE,
         .s5_type = ACPI_PM_S5_TYPE,
+        .pci_irq = {pci_irqs[0], pci_irqs[1]},
     };
 
     return boot_write_acpi(board->machine->mem, &acpi, &board->rsdp, err);
@@ -229,7 +253,7 @@ struct board *board_new(struct machine *machine, struct error *err)
     }
     board->machine = machine;
     if (add_irqchips(board, err) || add_timers(board, err) || add_power(board, err) || add_serial(board, err) ||
-        add_tables(board, err)) {
+        add_pci(board, err) || add_tables(board, err)) {
         board_free(board);
         return NULL;
     }
@@ -241,6 +265,8 @@ void board_free(struct board *board)
     for (unsigned i = 0; i < ARRAY_SIZE(board->uart); i++)
         if (board->uart[i])
             uart_free(board->uart[i]);
+    if (board->pci)
+        pci_host_free(board->pci);
     if (board->exit_port)
         exit_port_free(board->exit_port);
     if (board->pm)

@@ -19,13 +19,13 @@ static void test_e820(void **state)
     static const struct {
         uint64_t memory;
         unsigned entries;
-        uint64_t low, high; /* the third entry's size, the fourth's */
+        uint64_t low, high; /* the third entry's size, the fifth's */
     } sizes[] = {
-        {MIB(2), 3, MIB(1), 0},
-        {MIB(512), 3, MIB(511), 0},
-        {GIB(3), 3, GIB(3) - MIB(1), 0},
-        {GIB(3) + PAGE_SIZE, 4, GIB(3) - MIB(1), PAGE_SIZE},
-        {GIB(1024), 4, GIB(3) - MIB(1), GIB(1021)},
+        {MIB(2), 4, MIB(1), 0},
+        {MIB(512), 4, MIB(511), 0},
+        {GIB(3), 4, GIB(3) - MIB(1), 0},
+        {GIB(3) + PAGE_SIZE, 5, GIB(3) - MIB(1), PAGE_SIZE},
+        {GIB(1024), 5, GIB(3) - MIB(1), GIB(1021)},
     };
 
     for (unsigned i = 0; i < ARRAY_SIZE(sizes); i++) {
@@ -37,8 +37,10 @@ static void test_e820(void **state)
         assert_int_equal(map[0].size, 0x9fc00);
         assert_int_equal(map[1].type, 2);
         assert_int_equal(map[2].size, sizes[i].low);
-        assert_int_equal(map[3].size, sizes[i].high);
-        assert_int_equal(map[3].base, n == 4 ? GIB(4) : 0);
+        assert_int_equal(map[3].base, BOOT_PCI_ECAM);
+        assert_int_equal(map[3].type, 2);
+        assert_int_equal(map[4].size, sizes[i].high);
+        assert_int_equal(map[4].base, n == 5 ? GIB(4) : 0);
         assert_int_equal(ram_in(map, n), sizes[i].memory - (0x100000 - 0x9fc00));
         for (unsigned j = 1; j < n; j++)
             assert_true(map[j - 1].base + map[j - 1].size <= map[j].base);
@@ -134,9 +136,21 @@ static void test_acpi_variants(void **state)
 {
     struct boot_acpi_config config = acpi;
     struct boot_fixture f;
-    gpa_t rsdp, xsdt, fadt, dsdt;
+    gpa_t rsdp, xsdt, fadt, dsdt, mcfg;
 
     boot_fixture_open(&f, MIB(16));
+    config.pci_irq[0] = 10;
+    config.pci_irq[1] = 11;
+    assert_int_equal(boot_write_acpi(f.mem, &config, &rsdp, &f.err), 0);
+    xsdt = guest_get(&f, rsdp + 24, 8);
+    assert_int_equal(check_table(&f, xsdt, "XSDT"), 36 + 24);
+    mcfg = guest_get(&f, xsdt + 52, 8);
+    assert_int_equal(check_table(&f, mcfg, "MCFG"), 60);
+    assert_int_equal(guest_get(&f, mcfg + 44, 8), BOOT_PCI_ECAM);
+    dsdt = guest_get(&f, guest_get(&f, xsdt + 36, 8) + 140, 8);
+    assert_true(contains(&f, dsdt, check_table(&f, dsdt, "DSDT"), "PCI0", 4));
+    assert_true(contains(&f, dsdt, check_table(&f, dsdt, "DSDT"), "\x04\x0c\xff\xff\x05\x00\x00\x00\x0a\x0b", 10));
+    assert_true(contains(&f, dsdt, check_table(&f, dsdt, "DSDT"), "\x86\x09\x00\x01\x00\x00\x00\xe0", 8));
     config.i8042 = true;
     config.cpus = 255;
     assert_int_equal(boot_write_acpi(f.mem, &config, &rsdp, &f.err), 0);
