@@ -113,6 +113,13 @@ enum { STATUS_PASS, STATUS_FAIL, STATUS_SKIP };
     X(iret_clears_segments, EXIT)           \
     X(iret_flags, EXIT)                     \
     X(iret_nested_task, EXIT)               \
+    X(loop_endless, EXIT)                   \
+    X(loop_undisturbed_kernel, EXIT)        \
+    X(loop_undisturbed_user, EXIT)          \
+    X(loop_deep_recursion, EXIT)            \
+    X(loop_long_jump, EXIT)                 \
+    X(loop_coroutines, EXIT)                \
+    X(loop_return_chain, EXIT)              \
     X(nested_benign_first, EXIT)            \
     X(nested_contributory_twice, EXIT)      \
     X(nested_page_fault_contributory, EXIT) \
