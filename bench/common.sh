@@ -1,5 +1,6 @@
 # Sourced by the benchmarks (bash), from the top of the tree, with the engines as arguments: guests under each monitor,
-# and what they print (report.h) made into one table. BUILD is the build tree (build), ROUNDS the number of rounds (3).
+# and what they print (report.h) made into one table. BUILD is the build tree (build), ROUNDS the number of rounds (3),
+# LIMIT the seconds that a guest may take (600).
 # shellcheck shell=bash disable=SC2034
 set -u
 build=${BUILD:-$PWD/build} rounds=${ROUNDS:-3}
@@ -13,12 +14,17 @@ trap 'exit 130' INT TERM HUP
 values=$work/values
 : >"$values"
 monitors=$engines
-command -v qemu-system-x86_64 >/dev/null && monitors="$engines qemu-tcg"
 
 # A static program. Aligned, so that speed does not hang on where the linker happens to put a loop.
 compile() { # output source...
     ${CC:-cc} -std=gnu11 -D_GNU_SOURCE -O2 -falign-functions=64 -falign-loops=64 -static -o "$@" || exit 2
 }
+
+if command -v qemu-system-x86_64 >/dev/null; then
+    monitors="$engines qemu-tcg"
+    compile "$work/tsc_khz" bench/tsc_khz.c
+    qemu_clock=tsc_early_khz=$("$work/tsc_khz")
+fi
 
 make_initramfs() { # output < list
     [ -x "$work/mkinitramfs" ] || compile "$work/mkinitramfs" guest/mkinitramfs.c
@@ -31,10 +37,10 @@ guest() { # monitor initrd memory words-for-the-kernel... (QEMU's own options in
     shift 3
     case $monitor in
     # shellcheck disable=SC2086
-    qemu-tcg) exec timeout "${LIMIT:-900}" qemu-system-x86_64 -accel tcg -cpu max -m "$memory" \
+    qemu-tcg) exec timeout "${LIMIT:-600}" qemu-system-x86_64 -accel tcg -cpu max -m "$memory" \
         -M "microvm,x-option-roms=off,rtc=on${QEMU_MACHINE:-}" ${QEMU_OPTIONS:-} -kernel "$kernel" -initrd "$initrd" \
-        -append "$cmdline $*" -nodefaults -no-reboot -display none -serial stdio ;;
-    *) exec timeout "${LIMIT:-900}" "$build/trapeze" run --engine "$monitor" --memory "$memory" --kernel "$kernel" \
+        -append "$cmdline $qemu_clock $*" -nodefaults -no-reboot -display none -serial stdio ;;
+    *) exec timeout "${LIMIT:-600}" "$build/trapeze" run --engine "$monitor" --memory "$memory" --kernel "$kernel" \
         --initrd "$initrd" --append "$cmdline $*" ;;
     esac </dev/null 2>"$work/stderr"
 }
@@ -42,12 +48,14 @@ guest() { # monitor initrd memory words-for-the-kernel... (QEMU's own options in
 # Takes the figures from what a measuring program prints, for the table; other lines are the kernel's.
 collect() { # column < output. Status 1: it did not come to its end.
     local line ended=1
+    : >"$work/console"
     while IFS= read -r line; do
         line=${line%$'\r'}
         case $line in
         "BENCH start") [ "$1" = native ] || add_time "$1" boot init ;;
         "BENCH end") ended=0 ;;
         "BENCH "*) echo "$1 ${line#BENCH }" >>"$values" ;;
+        ?*) echo "$1: $line" >>"$work/console" ;;
         esac
     done
     return $ended
@@ -62,9 +70,10 @@ add_time() { # column group name
     echo "$1 $2 $3 $((($(now_us) - start) * 1000))" >>"$values"
 }
 
-# Why a guest did not end as it should.
+# Why a run did not come to its end: what its console and its monitor said last.
 complain() { # column
-    echo "$1: did not end right: $(tail -n 1 "$work/stderr" 2>/dev/null)" >&2
+    echo "$1: did not come to its end; the last it said:" >&2
+    tail -qn 5 "$work/console" "$work/stderr" 2>/dev/null >&2
 }
 
 print_table() {
