@@ -152,6 +152,13 @@ enum { STATUS_PASS, STATUS_FAIL, STATUS_SKIP };
     X(patch_generated, EXIT)                \
     X(patch_on_stack, EXIT)                 \
     X(patch_by_device, EXIT)                \
+    X(precise_access, EXIT)                 \
+    X(precise_access_crossing, EXIT)        \
+    X(precise_stack, EXIT)                  \
+    X(precise_sequence, EXIT)               \
+    X(precise_nested, EXIT)                 \
+    X(precise_atomic, EXIT)                 \
+    X(precise_atomic_read_only, EXIT)       \
     X(rep_movs_to_unmapped, EXIT)           \
     X(rep_movs_from_unmapped, EXIT)         \
     X(rep_movs_element_across, EXIT)        \
