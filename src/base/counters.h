@@ -26,7 +26,13 @@
     X(blocks_decoded,  "code blocks decoded")                      \
     X(blocks_run,      "code blocks run")                          \
     X(code_writes,     "writes to pages that hold decoded code")   \
-    X(code_dropped,    "code blocks dropped")
+    X(code_dropped,    "code blocks dropped")                       \
+    X(blocks_translated, "code blocks translated")                  \
+    X(translated_runs, "ways into translated code from the monitor") \
+    X(callouts,        "calls of the monitor by translated code: an instruction's semantics") \
+    X(links,           "ditto: a direct jump's target")            \
+    X(resolves,        "ditto: an address looked up")              \
+    X(code_recycled,   "segments of translated code recycled")
 /* clang-format on */
 
 struct counters {

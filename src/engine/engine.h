@@ -61,6 +61,7 @@ struct engine_ops {
 
 /* One per folder; machine/board.c alone lists them. */
 extern const struct engine_ops engine_interp;
+extern const struct engine_ops engine_bt;
 extern const struct engine_ops engine_null;
 
 #endif

@@ -49,7 +49,7 @@ struct board {
 
 /* --- engines -------------------------------------------------------------------------- */
 
-static const struct engine_ops *const engines[] = {&engine_interp};
+static const struct engine_ops *const engines[] = {&engine_interp, &engine_bt};
 
 static const struct engine_ops *find_engine(const char *name, size_t len)
 {

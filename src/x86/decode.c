@@ -284,6 +284,14 @@ static x86_exec_fn *select_exec(struct x86_insn *in, const struct x86_zydis *zyd
     return NULL;
 }
 
+bool x86_zydis_decode(struct x86_zydis *zydis, enum x86_mode mode, const uint8_t *bytes, unsigned size)
+{
+    pthread_once(&once, init);
+    zydis->bytes = bytes;
+    zydis->mode = (uint8_t)mode;
+    return ZYAN_SUCCESS(ZydisDecoderDecodeFull(&decoders[mode], bytes, MIN(size, MAX_LENGTH), &zydis->insn, zydis->op));
+}
+
 unsigned x86_decode(struct x86_insn *in, enum x86_mode mode, const uint8_t *bytes, unsigned size)
 {
     struct x86_zydis zydis;

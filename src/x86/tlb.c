@@ -22,8 +22,9 @@ static void clear(struct x86_tlb_entry *entries)
         drop(entries, slot);
 }
 
-static void clear_space(struct x86_tlb_space *space)
+static void clear_space(struct x86_tlb *tlb, struct x86_tlb_space *space)
 {
+    space->id = ++tlb->ids;
     for (unsigned i = 0; i < MMU_INDEXES; i++) {
         if (space->used[i])
             clear(space->table[i].entry);
@@ -44,6 +45,12 @@ static struct x86_tlb_space *find_space(struct x86_tlb *tlb, uint16_t pcid)
     return NULL;
 }
 
+static void forget_stack(struct x86_tlb *tlb)
+{
+    tlb->stack.tag = tlb->no_stack;
+    tlb->stack.host = tlb->nowhere;
+}
+
 void x86_tlb_select(struct x86_cpu *cpu)
 {
     struct x86_tlb *tlb = cpu->tlb;
@@ -51,6 +58,15 @@ void x86_tlb_select(struct x86_cpu *cpu)
 
     tlb->table = &tlb->space->table[x86_mmu_index(cpu, ACCESS_READ)];
     tlb->current = unlikely(align || x86_data_breakpoints_enabled(cpu)) ? tlb->none : tlb->table->entry;
+    forget_stack(tlb);
+    tlb->context = (((tlb->space->id << 20) + tlb->epoch) << 4 | (unsigned)(cpu->cpl == 3) << 3 | cpu->mode) * tlb->key;
+}
+
+void x86_tlb_seed(struct x86_tlb *tlb, uint64_t key, uint64_t no_stack)
+{
+    tlb->key = key | 1;
+    tlb->no_stack = BIT(63) | (no_stack & (BIT(62) - 1) & PAGE_MASK); /* not canonical: bits 63 and 62 differ */
+    forget_stack(tlb);
 }
 
 void x86_tlb_init(struct x86_cpu *cpu)
@@ -58,6 +74,7 @@ void x86_tlb_init(struct x86_cpu *cpu)
     struct x86_tlb *tlb = cpu->tlb;
 
     memset(tlb, 0, sizeof(*tlb));
+    x86_tlb_seed(tlb, 0x9e3779b97f4a7c15ull, 0);
     clear(tlb->none);
     for (unsigned i = 0; i < TLB_SPACES; i++)
         for (unsigned n = 0; n < MMU_INDEXES; n++)
@@ -71,7 +88,7 @@ void x86_tlb_flush(struct x86_cpu *cpu)
 
     TRACE(MMU, "flush all");
     for (unsigned i = 0; i < TLB_SPACES; i++) {
-        clear_space(&tlb->spaces[i]);
+        clear_space(tlb, &tlb->spaces[i]);
         tlb->spaces[i].valid = false;
     }
     memset(tlb->large, 0, sizeof(tlb->large));
@@ -96,7 +113,7 @@ void x86_tlb_switch(struct x86_cpu *cpu, uint16_t pcid, bool flush)
     if (flush) {
         cpu->counters.tlb_flushes++;
         TRACE(MMU, "flush address space, pcid %u", pcid);
-        clear_space(space);
+        clear_space(tlb, space);
     }
     space->pcid = pcid;
     space->valid = true;
@@ -106,10 +123,12 @@ void x86_tlb_switch(struct x86_cpu *cpu, uint16_t pcid, bool flush)
 
 void x86_tlb_flush_pcid(struct x86_cpu *cpu, uint16_t pcid)
 {
-    struct x86_tlb_space *space = find_space(cpu->tlb, pcid);
+    struct x86_tlb *tlb = cpu->tlb;
+    struct x86_tlb_space *space = find_space(tlb, pcid);
 
     if (space)
-        clear_space(space);
+        clear_space(tlb, space);
+    x86_tlb_select(cpu);
 }
 
 /* Calls fn for each table that may have entries. */
@@ -168,20 +187,25 @@ void x86_tlb_flush_page(struct x86_cpu *cpu, gva_t lin)
     unsigned bit = (lin >> TLB_LARGE_SHIFT) % (64 * ARRAY_SIZE(tlb->large));
 
     TRACE(MMU, "flush page %#llx", (unsigned long long)lin);
+    tlb->epoch++;
     if (tlb->huge & BIT(lin >> TLB_HUGE_SHIFT & 63))
         for_each_table(tlb, drop_region, lin, TLB_HUGE_SHIFT);
     else if (tlb->large[bit / 64] & BIT(bit % 64))
         for_each_table(tlb, drop_region, lin, TLB_LARGE_SHIFT);
     else
         for_each_table(tlb, drop_page, lin, PAGE_SHIFT);
+    x86_tlb_select(cpu);
 }
 
 void x86_tlb_protect_gpa(struct x86_cpu *cpu, gpa_t gpa)
 {
     for_each_table(cpu->tlb, protect_gpa, gpa, PAGE_SHIFT);
+    forget_stack(cpu->tlb);
 }
 
 void x86_tlb_drop_gpa(struct x86_cpu *cpu, gpa_t gpa)
 {
     for_each_table(cpu->tlb, drop_gpa, gpa, PAGE_SHIFT);
+    cpu->tlb->epoch++;
+    x86_tlb_select(cpu);
 }

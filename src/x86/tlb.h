@@ -40,6 +40,7 @@ enum x86_mmu_index { MMU_SUPERVISOR, MMU_SUPERVISOR_SMAP, MMU_USER, MMU_INDEXES 
 
 struct x86_tlb_space {
     uint16_t pcid;
+    uint64_t id;            /* another one after each flush */
     bool valid;             /* stands for pcid; else free */
     bool used[MMU_INDEXES]; /* the table has had entries since it was cleared */
     struct x86_tlb_table table[MMU_INDEXES];
@@ -56,12 +57,25 @@ struct x86_tlb {
      * pages) or 1 GiB of linear addresses, folded. INVLPG there drops the whole region. */
     uint64_t large[16], huge;
     struct x86_tlb_entry none[TLB_SIZE];
+    /* A TLB of one entry for the page of the stack last used: may be read and written. Empty: a tag that is no linear
+     * address and that nobody can guess, and a page that is nobody's. */
+    struct {
+        gva_t tag;
+        uint8_t *host;
+    } stack;
+    gva_t no_stack;
+    uint8_t nowhere[PAGE_SIZE];
+    /* Tells apart the mappings that fetches go by: of the present space, privilege and mode, as flushed so far. To be
+     * added to an address: the sum then stands for the address in that mapping. */
+    uint64_t context;
+    uint64_t ids, epoch, key; /* ids given so far; counts flushes of pages; random and odd */
     struct x86_tlb_space spaces[TLB_SPACES];
 };
 
 struct x86_cpu;
 
-void x86_tlb_init(struct x86_cpu *cpu);       /* empties cpu->tlb and selects the current table */
+void x86_tlb_init(struct x86_cpu *cpu); /* empties cpu->tlb and selects the current table */
+void x86_tlb_seed(struct x86_tlb *tlb, uint64_t key, uint64_t no_stack); /* two random numbers, after init */
 void x86_tlb_select(struct x86_cpu *cpu);     /* current table and tag; x86_update_mode() calls it */
 void x86_tlb_flush(struct x86_cpu *cpu);      /* everything, global entries too */
 void x86_tlb_flush_asid(struct x86_cpu *cpu); /* the current address space (MOV CR3 without PCID) */

@@ -1,11 +1,13 @@
 /*
  * x86/zydis.h: Zydis's view of an instruction while its semantic is selected.
- * Included by decode.c and by the semantics tables (for mnemonics) only.
+ * Included by decode.c, by the semantics tables (for mnemonics) and by the translator.
  */
 #ifndef X86_ZYDIS_H
 #define X86_ZYDIS_H
 
 #include <Zydis/Zydis.h>
+
+#include "x86/defs.h"
 
 struct x86_zydis {
     ZydisDecodedInstruction insn;
@@ -13,5 +15,11 @@ struct x86_zydis {
     const uint8_t *bytes;                            /* insn.length of them */
     uint8_t mode;                                    /* enum x86_mode */
 };
+
+/* Decodes the instruction in bytes[0..size). false: there is none. */
+bool x86_zydis_decode(struct x86_zydis *zydis, enum x86_mode mode, const uint8_t *bytes, unsigned size);
+
+/* The mask that the linear address of a vector instruction's memory operand of memsize bytes must have clear. */
+uint8_t x86_vector_alignment(const ZydisDecodedInstruction *insn, unsigned memsize);
 
 #endif

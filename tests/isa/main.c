@@ -19,7 +19,7 @@
 #define SECONDS_STUCK       10
 
 /* The software engines; each is a line here and a word in meson.build. */
-static const struct engine_ops *const engines[] = {&engine_interp};
+static const struct engine_ops *const engines[] = {&engine_interp, &engine_bt};
 
 static struct {
     uint64_t seed;

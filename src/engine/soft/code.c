@@ -14,7 +14,7 @@
 #include "engine/soft/soft.h"
 #include "x86/access.h"
 
-#define MAX_BYTES MIB(64) /* decoded instructions a vCPU keeps at the most */
+#define MAX_BYTES MIB(16) /* decoded instructions a vCPU keeps at the most */
 
 struct code_page {
     gpa_t gpa;
@@ -167,8 +167,8 @@ void code_free(struct soft_vcpu *vcpu)
 {
     struct code_cache *code = &vcpu->code;
 
-    if (vcpu->vm->hooks->freed)
-        vcpu->vm->hooks->freed(vcpu);
+    if (vcpu->vm->hooks->flushed)
+        vcpu->vm->hooks->flushed(vcpu);
     for (unsigned i = 0; i < ARRAY_SIZE(code->pages); i++) {
         while (code->pages[i]) {
             struct code_page *page = code->pages[i];
@@ -189,6 +189,8 @@ void code_sweep(struct soft_vcpu *vcpu)
         return;
     }
     if (unlikely(vcpu->code.dropped != NULL)) {
+        if (vcpu->vm->hooks->swept)
+            vcpu->vm->hooks->swept(vcpu);
         free_list(&vcpu->code, vcpu->code.dropped);
         vcpu->code.dropped = NULL;
     }

@@ -1,6 +1,8 @@
 /* engine/soft/soft.c: events, interrupts and sleep of a software vCPU. */
 #include "engine/soft/soft.h"
 
+#include "engine/soft/timer.h"
+
 #include <errno.h>
 #include <linux/futex.h>
 #include <stdio.h>
@@ -185,6 +187,8 @@ bool soft_attend(struct soft_vcpu *vcpu, struct exit *exit)
         exit->reason = EXIT_IRQ_WINDOW;
         return true;
     }
+    if (vcpu->vm->timer)
+        soft_timer_arm(vcpu->vm->timer, cpu->id, vclock_host_ns_until(vcpu->vm->clock, x86_lapic_next_ns(cpu)));
     vcpu->wanted = vcpu->extint >= 0 || vcpu->window || x86_lapic_pending(cpu) >= 0 ? FLAG_IF : 0;
     if (atomic_load(&vcpu->eoi_any) && take_eoi(vcpu, exit)) {
         x86_post_event(cpu, events & X86_EV_KICK);
@@ -414,6 +418,8 @@ int soft_vm_init(struct soft_vm *vm, const struct engine_config *config, const s
 
 void soft_vcpu_init(struct soft_vcpu *vcpu, struct soft_vm *vm, unsigned id)
 {
+    uint64_t random[2] = {0};
+
     vcpu->vm = vm;
     vcpu->extint = -1;
     vcpu->cpu.bus = &bus_ops;
@@ -424,6 +430,8 @@ void soft_vcpu_init(struct soft_vcpu *vcpu, struct soft_vm *vm, unsigned id)
     getentropy(vcpu->cpu.random.key, sizeof(vcpu->cpu.random.key));
     vcpu->cpu.tlb = &vcpu->tlb;
     x86_tlb_init(&vcpu->cpu);
+    getentropy(random, sizeof(random));
+    x86_tlb_seed(&vcpu->tlb, random[0], random[1]);
     x86_update_mode(&vcpu->cpu);
     vcpu->cpu.wait_for_sipi = id != 0;
     vm->vcpu[id] = vcpu;

@@ -16,11 +16,13 @@
 #define SOFT_MAX_CPUS 64
 
 struct soft_vcpu;
+struct soft_timer;
 
-/* What an engine that keeps something of its own for code is told. */
+/* What an engine that keeps something of its own for code is told; each may be NULL. */
 struct soft_hooks {
-    void (*dropped)(struct soft_vcpu *vcpu, struct block *block); /* or NULL; the block is freed later */
-    void (*freed)(struct soft_vcpu *vcpu);                        /* or NULL; all blocks are about to be freed */
+    void (*dropped)(struct soft_vcpu *vcpu, struct block *block); /* the block will be freed at the next sweep */
+    void (*swept)(struct soft_vcpu *vcpu);                        /* dropped blocks are about to be freed */
+    void (*flushed)(struct soft_vcpu *vcpu);                      /* all blocks are */
 };
 
 /* What was written to RAM from outside the vCPU (DMA), told by any thread, taken by the vCPU's own between blocks. */
@@ -38,6 +40,7 @@ struct soft_vm {
     struct mem *mem;
     struct vclock *clock;
     const struct soft_hooks *hooks;
+    struct soft_timer *timer; /* or NULL: the engine looks at the clock often enough by itself */
     unsigned cpus;
     struct soft_vcpu *vcpu[SOFT_MAX_CPUS];
 };

@@ -40,7 +40,7 @@ bool x86_host_is_intel(void)
 
 /* SDM vol. 2, 2.4 and table 2-18: legacy instructions want 16-byte operands aligned, VEX ones only those named so.
  * AMD's processors take the SHA instructions' operands unaligned, and the guest is shown the host's vendor. */
-static uint8_t alignment_mask(const ZydisDecodedInstruction *insn, unsigned memsize)
+uint8_t x86_vector_alignment(const ZydisDecodedInstruction *insn, unsigned memsize)
 {
     if (insn->encoding == ZYDIS_INSTRUCTION_ENCODING_VEX)
         return insn->meta.exception_class == ZYDIS_EXCEPTION_CLASS_AVX1 ? (uint8_t)(memsize - 1) : 0;
@@ -121,7 +121,7 @@ void x86_stub_describe(struct x86_stub *stub, const struct x86_zydis *zydis)
         if (op->type == ZYDIS_OPERAND_TYPE_MEMORY) {
             stub->flags |= x86_operand_writes(op) ? STUB_STORE : STUB_LOAD;
             stub->memsize = (uint8_t)(op->size / 8);
-            stub->align = alignment_mask(insn, stub->memsize);
+            stub->align = x86_vector_alignment(insn, stub->memsize);
         } else if (op->type == ZYDIS_OPERAND_TYPE_REGISTER) {
             ZydisRegisterClass class = ZydisRegisterGetClass(op->reg.value);
 

@@ -1,0 +1,157 @@
+/*
+ * engine/bt/bt_internal.h: the translator's data: a vCPU with its frame, the
+ * translation of a block, its sites (places that may leave translated code) and
+ * its edges (ways to other blocks).
+ *
+ * While translated code runs: guest registers are in host registers as `host_of`
+ * tells (bt/emit.h), the others in cpu.gpr; cpu.rip holds the guest address of
+ * offset 0 of the page the code lies in; status flags are in the host's RFLAGS,
+ * in frame.flags, or in both, as the translator knows at each place.
+ */
+#ifndef ENGINE_BT_INTERNAL_H
+#define ENGINE_BT_INTERNAL_H
+
+#include "engine/soft/run.h"
+
+#define BT_JUMPS        4096 /* entries of the jump table */
+#define BT_JUMP_HASH    0x9e3779b1u
+#define BT_JUMP_SHIFT   20
+#define BT_RETURN_BYTES KIB(256)
+#define BT_STACK_SLACK  KIB(64) /* below the limit: what is pushed between two looks at it */
+#define BT_SEGMENTS     32
+#define BT_HEAT         24 /* a block is translated when it has been interpreted so often */
+
+struct bt_code;
+struct bt_vcpu;
+
+/* A way from one translation to another: a jump whose displacement is written when the target is known. */
+struct bt_edge {
+    struct bt_code *from, *to;
+    struct bt_edge *next_in; /* others that lead to `to` */
+    uint32_t patch;          /* offset in the code region of the rel32 */
+    uint32_t stub;           /* where it leads while there is no target */
+    int32_t target;          /* offset of the target from the start of this page */
+    bool cross;              /* in another page: goes in by the target's checked entry, address in S0 */
+    bool flags_h, flags_m;   /* where the flags are on the way */
+};
+
+/* A place where translated code calls the monitor: to execute instructions [first, last] by their semantics. */
+struct bt_site {
+    struct bt_code *code;
+    uint8_t first, last;
+    bool end;        /* the last of them ends the block */
+    uint32_t resume; /* offset in the code region of what follows them */
+};
+
+/* The translation of a block. */
+struct bt_code {
+    struct block *block;
+    struct bt_edge *in;                                   /* edges that lead here */
+    uint32_t start, end;                                  /* offsets in the code region */
+    uint32_t entry_h, entry_m, entry_checked, after_call; /* entries: flags in the host's RFLAGS; in the frame; ditto,
+                                                            and the page is to be checked; return address of its CALL */
+    uint16_t page_offset;
+    uint8_t segment;
+    uint8_t vectors; /* enum bt_vectors: what it needs */
+    bool dropped;
+    uint16_t edges, sites;
+    struct bt_edge *edge;
+    struct bt_site *site;
+    struct bt_code *next; /* in its segment */
+    uint16_t offset[];    /* of each instruction and of what follows, in the page */
+};
+
+enum bt_vectors { BT_NO_VECTORS, BT_SSE, BT_AVX };
+
+struct bt_jump {
+    uint64_t rip;
+    const void *entry;
+};
+
+/* What translated code reaches from its frame pointer. */
+struct bt_frame {
+    uint16_t flags;  /* AH as by LAHF, AL: OF */
+    uint8_t vectors; /* enum bt_vectors: what the host's registers hold of the guest's */
+    uint64_t limit;  /* of the return stack; ~0 when an event is to be looked at */
+    uint64_t salt;   /* of the present address space, privilege and mode: added to return addresses */
+    uint64_t sp;     /* top of the return stack, while the monitor runs */
+    uint64_t base;   /* its bottom */
+    uint64_t host_sp;
+    uint64_t next;          /* host address to go on at */
+    uint64_t target, entry; /* of an indirect call, while its return address is pushed */
+    uint32_t host_mxcsr;
+    uint8_t level;   /* enum bt_vectors: to be loaded */
+    uint64_t resume; /* where to go on when vectors are loaded */
+    int64_t budget;  /* instructions left */
+    struct bt_jump jump[BT_JUMPS];
+};
+
+struct bt_segment {
+    struct bt_code *codes;
+};
+
+struct bt_cache {
+    uint8_t *rw, *rx;
+    size_t size, segment_size;
+    uint32_t used;    /* of the current segment: offset in the region */
+    unsigned current; /* segment */
+    uint64_t recycled;
+    struct bt_segment segment[BT_SEGMENTS];
+};
+
+/* Host code every translation uses: offsets in the code region. */
+struct bt_thunks {
+    uint32_t enter, leave, callout, link, resolve, need_vectors, load_vectors, stack_miss, end;
+};
+
+struct bt_vcpu {
+    struct soft_vcpu soft; /* first */
+    struct bt_frame frame;
+    struct bt_cache cache;
+    struct bt_thunks thunk;
+    struct bt_code *dying; /* dropped; freed between blocks */
+    struct exit *exit;     /* run()'s */
+    uint64_t end;
+    enum soft_outcome outcome;
+    bool counting;    /* translations count instructions: run() was given a budget */
+    uint8_t *returns; /* the return stack's memory */
+    uint8_t jump_mode;
+};
+
+/* cache.c */
+int bt_cache_init(struct bt_vcpu *vcpu, size_t size);
+void bt_cache_fini(struct bt_vcpu *vcpu);
+/* Room for a translation of the largest size in the current segment, recycling the oldest one if need be. */
+/* Takes a finished translation in. */
+void bt_cache_enter(struct bt_vcpu *vcpu, struct bt_code *code);
+void bt_cache_reserve(struct bt_vcpu *vcpu, size_t bytes);
+void bt_code_drop(struct bt_vcpu *vcpu, struct bt_code *code);
+void bt_code_free_dying(struct bt_vcpu *vcpu);
+void bt_cache_flush(struct bt_vcpu *vcpu);
+void bt_link(struct bt_vcpu *vcpu, struct bt_edge *edge, struct bt_code *to);
+void bt_forget_returns(struct bt_vcpu *vcpu);
+
+/* thunk.c */
+void bt_make_thunks(struct bt_vcpu *vcpu);
+
+/* translate.c */
+struct bt_code *bt_translate(struct bt_vcpu *vcpu, struct block *block, const uint8_t *bytes);
+
+/* run.c: what thunks call; they return the host address to go on at. */
+const void *bt_on_callout(struct bt_vcpu *vcpu, struct bt_site *site);
+const void *bt_on_link(struct bt_vcpu *vcpu, struct bt_edge *edge, uint64_t rip);
+const void *bt_on_vectors(struct bt_vcpu *vcpu, struct bt_code *code);
+const void *bt_on_resolve(struct bt_vcpu *vcpu, uint64_t rip);
+enum soft_outcome bt_run_block(struct soft_vcpu *vcpu, struct block *block, struct exit *exit, uint64_t end);
+
+static inline const void *bt_host(const struct bt_vcpu *vcpu, uint32_t offset)
+{
+    return vcpu->cache.rx + offset;
+}
+
+static inline unsigned bt_jump_slot(uint64_t rip)
+{
+    return (uint32_t)rip * BT_JUMP_HASH >> BT_JUMP_SHIFT;
+}
+
+#endif

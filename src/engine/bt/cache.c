@@ -1,0 +1,165 @@
+/*
+ * engine/bt/cache.c: the memory of translated code: one region, mapped twice
+ * (writable here, executable there, never both), filled segment by segment; when
+ * it is full the oldest segment's translations make room. Also the links between
+ * translations.
+ */
+#include "engine/bt/bt_internal.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+int bt_cache_init(struct bt_vcpu *vcpu, size_t size)
+{
+    struct bt_cache *cache = &vcpu->cache;
+    int fd = memfd_create("trapeze-code", MFD_CLOEXEC), rc = 0;
+
+    if (fd < 0)
+        return -errno;
+    if (ftruncate(fd, (off_t)size))
+        rc = -errno;
+    cache->size = size;
+    cache->segment_size = size / BT_SEGMENTS;
+    cache->rw = rc ? MAP_FAILED : mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+    cache->rx = rc ? MAP_FAILED : mmap(NULL, size, PROT_READ | PROT_EXEC, MAP_SHARED, fd, 0);
+    if (!rc && (cache->rw == MAP_FAILED || cache->rx == MAP_FAILED))
+        rc = -errno;
+    close(fd);
+    return rc;
+}
+
+void bt_cache_fini(struct bt_vcpu *vcpu)
+{
+    struct bt_cache *cache = &vcpu->cache;
+
+    bt_cache_flush(vcpu);
+    bt_code_free_dying(vcpu);
+    if (cache->rw && cache->rw != MAP_FAILED)
+        munmap(cache->rw, cache->size);
+    if (cache->rx && cache->rx != MAP_FAILED)
+        munmap(cache->rx, cache->size);
+}
+
+/* --- links --------------------------------------------------------------------------------------- */
+
+static void write_jump(struct bt_vcpu *vcpu, uint32_t patch, uint32_t target)
+{
+    uint32_t rel = target - (patch + 4);
+
+    memcpy(vcpu->cache.rw + patch, &rel, 4);
+}
+
+static void unlink_edge(struct bt_vcpu *vcpu, struct bt_edge *edge)
+{
+    struct bt_edge **link;
+
+    if (!edge->to)
+        return;
+    for (link = &edge->to->in; *link != edge; link = &(*link)->next_in)
+        ;
+    *link = edge->next_in;
+    edge->to = NULL;
+    write_jump(vcpu, edge->patch, edge->stub);
+}
+
+void bt_link(struct bt_vcpu *vcpu, struct bt_edge *edge, struct bt_code *to)
+{
+    unlink_edge(vcpu, edge);
+    edge->to = to;
+    edge->next_in = to->in;
+    to->in = edge;
+    write_jump(vcpu, edge->patch, edge->cross ? to->entry_checked : edge->flags_m ? to->entry_m : to->entry_h);
+}
+
+/* Return addresses of code that goes away, or is not to be returned to, leave the return stack. */
+void bt_forget_returns(struct bt_vcpu *vcpu)
+{
+    vcpu->frame.sp = vcpu->frame.base;
+}
+
+/* --- life ---------------------------------------------------------------------------------------- */
+
+void bt_cache_enter(struct bt_vcpu *vcpu, struct bt_code *code)
+{
+    struct bt_cache *cache = &vcpu->cache;
+
+    cache->used = (uint32_t)ALIGN_UP(code->end, 16);
+    code->segment = (uint8_t)cache->current;
+    code->next = cache->segment[cache->current].codes;
+    cache->segment[cache->current].codes = code;
+    code->block->translation = code;
+    vcpu->soft.cpu.counters.blocks_translated++;
+}
+
+/* No way leads into the translation any more but through those who are in it. Its memory is freed between blocks; its
+ * host code is written over when the segment is recycled. */
+void bt_code_drop(struct bt_vcpu *vcpu, struct bt_code *code)
+{
+    struct bt_code **link = &vcpu->cache.segment[code->segment].codes;
+    uint8_t *checked = vcpu->cache.rw + code->entry_checked;
+
+    while (code->in)
+        unlink_edge(vcpu, code->in);
+    for (unsigned i = 0; i < code->edges; i++)
+        unlink_edge(vcpu, &code->edge[i]);
+    *checked = 0xe9; /* the jump table may still lead here: S0 has the address */
+    write_jump(vcpu, code->entry_checked + 1, vcpu->thunk.resolve);
+    while (*link != code)
+        link = &(*link)->next;
+    *link = code->next;
+    code->block->translation = NULL;
+    code->dropped = true;
+    code->next = vcpu->dying;
+    vcpu->dying = code;
+    bt_forget_returns(vcpu);
+}
+
+void bt_code_free_dying(struct bt_vcpu *vcpu)
+{
+    while (vcpu->dying) {
+        struct bt_code *code = vcpu->dying;
+
+        vcpu->dying = code->next;
+        free(code);
+    }
+}
+
+static void recycle(struct bt_vcpu *vcpu, unsigned segment)
+{
+    struct bt_cache *cache = &vcpu->cache;
+
+    if (!cache->segment[segment].codes)
+        return;
+    while (cache->segment[segment].codes)
+        bt_code_drop(vcpu, cache->segment[segment].codes);
+    memset(vcpu->frame.jump, 0, sizeof(vcpu->frame.jump));
+    bt_forget_returns(vcpu);
+    cache->recycled++;
+    vcpu->soft.cpu.counters.code_recycled++;
+}
+
+static uint32_t segment_begin(const struct bt_vcpu *vcpu, unsigned segment)
+{
+    return segment ? (uint32_t)(segment * vcpu->cache.segment_size) : vcpu->thunk.end;
+}
+
+void bt_cache_reserve(struct bt_vcpu *vcpu, size_t bytes)
+{
+    struct bt_cache *cache = &vcpu->cache;
+
+    if (cache->used && cache->used + bytes <= (cache->current + 1) * cache->segment_size)
+        return;
+    if (cache->used)
+        cache->current = (cache->current + 1) % BT_SEGMENTS;
+    recycle(vcpu, cache->current);
+    cache->used = segment_begin(vcpu, cache->current);
+}
+
+void bt_cache_flush(struct bt_vcpu *vcpu)
+{
+    for (unsigned i = 0; i < BT_SEGMENTS; i++)
+        recycle(vcpu, i);
+}

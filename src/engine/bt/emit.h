@@ -1,0 +1,150 @@
+/*
+ * engine/bt/emit.h: writes host instructions. One function an instruction form;
+ * operands are host register numbers. May know the frame's layout, no guest code.
+ */
+#ifndef ENGINE_BT_EMIT_H
+#define ENGINE_BT_EMIT_H
+
+#include <string.h>
+
+#include "engine/bt/bt_internal.h"
+
+enum host_reg {
+    H_RAX,
+    H_RCX,
+    H_RDX,
+    H_RBX,
+    H_RSP,
+    H_RBP,
+    H_RSI,
+    H_RDI,
+    H_R8,
+    H_R9,
+    H_R10,
+    H_R11,
+    H_R12,
+    H_R13,
+    H_R14,
+    H_R15
+};
+/* The translator's own: the return stack is RSP; S0 addresses, S1 is a temporary; FRAME points BIAS into struct
+ * x86_cpu, so that a one-byte displacement reaches every register. */
+#define H_GSP   H_R9 /* the guest's RSP */
+#define H_S0    H_R10
+#define H_S1    H_R11
+#define H_FRAME H_R15
+#define BIAS    128
+
+/* Where a guest register is: a host register, or IN_FRAME. Those in the frame are the ones that compiled code uses
+ * least. RAX to RDI but RSP are themselves, since instructions name them implicitly. */
+#define IN_FRAME 0xff
+extern const uint8_t bt_host_of[16];
+
+struct emit {
+    uint8_t *p, *end; /* writable view */
+    uint8_t *base;    /* writable view's begin */
+    bool full;
+};
+
+static inline uint32_t emit_here(const struct emit *e)
+{
+    return (uint32_t)(e->p - e->base);
+}
+
+static inline void emit8(struct emit *e, unsigned byte)
+{
+    if (e->p < e->end)
+        *e->p++ = (uint8_t)byte;
+    else
+        e->full = true;
+}
+
+static inline void emit_bytes(struct emit *e, const void *bytes, unsigned n)
+{
+    for (unsigned i = 0; i < n; i++)
+        emit8(e, ((const uint8_t *)bytes)[i]);
+}
+
+static inline void emit32(struct emit *e, uint32_t value)
+{
+    emit_bytes(e, &value, 4);
+}
+
+static inline void emit64(struct emit *e, uint64_t value)
+{
+    emit_bytes(e, &value, 8);
+}
+
+/* ModRM, SIB and displacement of [base + disp]. */
+void emit_modrm_mem(struct emit *e, unsigned reg, unsigned base, int32_t disp);
+void emit_rex(struct emit *e, bool w, unsigned reg, unsigned index, unsigned base, bool force);
+
+/* op reg, rm and op reg, [base + disp]; w: 64 bits. opcode: one byte, or 0x0fXX. */
+void emit_rr(struct emit *e, bool w, unsigned opcode, unsigned reg, unsigned rm);
+void emit_rm(struct emit *e, bool w, unsigned opcode, unsigned reg, unsigned base, int32_t disp);
+
+enum {
+    OP_ADD = 0x03,
+    OP_OR = 0x0b,
+    OP_AND = 0x23,
+    OP_SUB = 0x2b,
+    OP_XOR = 0x33,
+    OP_CMP = 0x3b,
+    OP_MOV = 0x8b,
+    OP_MOV_STORE = 0x89,
+    OP_LEA = 0x8d
+};
+
+static inline void emit_mov(struct emit *e, unsigned to, unsigned from)
+{
+    if (to != from)
+        emit_rr(e, true, OP_MOV, to, from);
+}
+
+static inline void emit_load(struct emit *e, unsigned to, unsigned base, int32_t disp)
+{
+    emit_rm(e, true, OP_MOV, to, base, disp);
+}
+
+static inline void emit_store(struct emit *e, unsigned base, int32_t disp, unsigned from)
+{
+    emit_rm(e, true, OP_MOV_STORE, from, base, disp);
+}
+
+static inline void emit_lea(struct emit *e, bool w, unsigned to, unsigned base, int32_t disp)
+{
+    emit_rm(e, w, OP_LEA, to, base, disp);
+}
+
+/* lea to, [base + index << scale + disp]; base or index may be IN_FRAME: none. */
+void emit_lea_sib(struct emit *e, bool w, unsigned to, unsigned base, unsigned index, unsigned scale, int32_t disp);
+/* op rm, imm32: the /n of opcode 81. */
+enum { IMM_ADD, IMM_OR, IMM_ADC, IMM_SBB, IMM_AND, IMM_SUB, IMM_XOR, IMM_CMP };
+void emit_imm(struct emit *e, bool w, unsigned n, unsigned reg, int32_t imm);
+void emit_shift(struct emit *e, bool w, unsigned n, unsigned reg, unsigned count); /* n: 4 SHL, 5 SHR, 7 SAR */
+void emit_mov_imm64(struct emit *e, unsigned reg, uint64_t imm);
+
+/* Jumps: return the offset of the rel32, for emit_patch(). cc: condition code, or CC_ALWAYS, CC_CALL. */
+#define CC_ALWAYS 16
+#define CC_CALL   17
+enum { CC_O = 0, CC_B = 2, CC_AE = 3, CC_E = 4, CC_NE = 5, CC_BE = 6, CC_A = 7, CC_S = 8 };
+uint32_t emit_jump(struct emit *e, unsigned cc);
+void emit_patch(struct emit *e, uint32_t patch, uint32_t target);
+static inline void emit_jump_to(struct emit *e, unsigned cc, uint32_t target)
+{
+    emit_patch(e, emit_jump(e, cc), target);
+}
+
+/* Displacements from FRAME. */
+#define FRAME_CPU(field) ((int32_t)offsetof(struct x86_cpu, field) - BIAS)
+#define FRAME_BT(field)  ((int32_t)offsetof(struct bt_vcpu, frame.field) - BIAS)
+#define FRAME_TLB(field) ((int32_t)offsetof(struct bt_vcpu, soft.tlb.field) - BIAS)
+#define FRAME_GPR(g)     ((int32_t)(8 * (g)) - BIAS)
+
+/* Host flags to frame.flags, and back; S1 is lost. */
+void emit_save_flags(struct emit *e);
+void emit_restore_flags(struct emit *e);
+/* S1 = the soft-TLB entry for the linear address in S0, in the table that the pointer at disp tells; flags are lost. */
+void emit_tlb_slot(struct emit *e, int32_t table);
+
+#endif

@@ -1,0 +1,386 @@
+/*
+ * engine/bt/memory.c: how translated code reaches guest memory: one check for a
+ * group of neighbouring accesses, through the inline soft TLB or, for the stack,
+ * through the TLB's one entry for the stack's page.
+ */
+#include "engine/bt/translate_internal.h"
+
+#define MAX_SPREAD 1024
+#define NO_REG     X86_REG_ZERO
+
+static unsigned word(const struct translation *t)
+{
+    return t->mode == MODE_LONG64 ? 8 : 4;
+}
+
+bool bt_is_access(const struct bt_op *op)
+{
+    switch (op->kind) {
+    case OP_IDENTITY:
+        return op->memory;
+    case OP_PUSH:
+    case OP_POP:
+    case OP_LEAVE:
+    case OP_CALL:
+    case OP_RET:
+        return true;
+    default:
+        return false;
+    }
+}
+
+/* FS and GS have bases; the others are flat and alike. */
+static unsigned segment_class(unsigned seg)
+{
+    return seg == SEG_FS || seg == SEG_GS ? seg : SEG_DS;
+}
+
+static struct access access_of(const struct translation *t, unsigned i)
+{
+    const struct bt_op *op = &t->op[i];
+    const struct x86_insn *in = op->in;
+    unsigned size = word(t);
+    struct access a = {.base = RSP, .index = NO_REG, .seg = SEG_DS, .addrsize = size, .size = size};
+
+    switch (op->kind) {
+    case OP_PUSH:
+    case OP_CALL:
+        a.disp = -(int64_t)size;
+        a.write = true;
+        return a;
+    case OP_POP:
+    case OP_RET:
+        return a;
+    case OP_LEAVE:
+        a.base = RBP;
+        return a;
+    default:
+        break;
+    }
+    a.base = in->base / 8;
+    a.index = in->index / 8;
+    a.scale = in->scale;
+    a.seg = segment_class(in->seg);
+    a.addrsize = in->addrsize;
+    a.disp = in->disp;
+    if (a.base == X86_REG_RIP)
+        a.disp += t->code->offset[i];
+    a.size = op->mem_size;
+    a.write = op->mem_write;
+    return a;
+}
+
+static bool same_base(const struct access *a, const struct access *b)
+{
+    return a->base == b->base && a->index == b->index && a->scale == b->scale && a->seg == b->seg &&
+           a->addrsize == b->addrsize;
+}
+
+static unsigned frame_registers(const struct x86_insn *in)
+{
+    unsigned n = 0;
+
+    n += in->base / 8 < 16 && bt_host_of[in->base / 8] == IN_FRAME;
+    n += in->index / 8 < 16 && bt_host_of[in->index / 8] == IN_FRAME;
+    return n;
+}
+
+/* Can it be executed while S0 holds the group's address? */
+static bool keeps_s0(const struct bt_op *op)
+{
+    switch (op->kind) {
+    case OP_IDENTITY:
+        return op->memory || op->displaced <= 1;
+    case OP_LEA_:
+        return frame_registers(op->in) <= 1;
+    case OP_NOTHING:
+    case OP_PUSH:
+    case OP_POP:
+        return true;
+    default:
+        return false;
+    }
+}
+
+/* By how much it moves RSP, if that is known. */
+static bool stack_move(const struct translation *t, const struct bt_op *op, int64_t *move)
+{
+    const struct x86_insn *in = op->in;
+
+    *move = 0;
+    if (op->kind == OP_PUSH || op->kind == OP_POP) {
+        *move = op->kind == OP_PUSH ? -(int64_t)word(t) : (int64_t)word(t);
+        return !(op->gpr_written & BIT(RSP));
+    }
+    if (!(op->gpr_written & BIT(RSP)))
+        return true;
+    if (op->kind == OP_IDENTITY && !op->memory && in->shape == SHAPE_RI && in->opsize == word(t) &&
+        (in->mnemonic == ZYDIS_MNEMONIC_ADD || in->mnemonic == ZYDIS_MNEMONIC_SUB)) {
+        *move = in->mnemonic == ZYDIS_MNEMONIC_ADD ? (int64_t)in->imm : -(int64_t)in->imm;
+        return *move == (int32_t)*move;
+    }
+    if (op->kind == OP_LEA_ && in->base / 8 == RSP && in->index / 8 == NO_REG && in->opsize == word(t) &&
+        in->addrsize == word(t)) {
+        *move = in->disp;
+        return true;
+    }
+    return false;
+}
+
+static uint16_t registers_of(const struct access *a)
+{
+    return (uint16_t)((a->base < 16 ? BIT(a->base) : 0) | (a->index < 16 ? BIT(a->index) : 0));
+}
+
+/* Takes the access into the group if it shares the base and lies near. */
+static bool join(struct group *g, unsigned i, const struct access *a, int64_t moved)
+{
+    int64_t low = MIN(g->low, a->disp + moved), high = MAX(g->high, a->disp + moved + a->size);
+
+    if (high - low > MAX_SPREAD || low < INT32_MIN || high > INT32_MAX)
+        return false;
+    g->low = low;
+    g->high = high;
+    g->write |= a->write;
+    g->last = i;
+    g->delta[i - g->first] = a->disp + moved;
+    return true;
+}
+
+static void start(struct group *g, unsigned first, const struct access *leader, uint8_t align)
+{
+    *g = (struct group){.leader = *leader,
+                        .first = first,
+                        .last = first,
+                        .low = leader->disp,
+                        .high = leader->disp + leader->size,
+                        .write = leader->write,
+                        .align = align};
+    g->delta[0] = leader->disp;
+}
+
+void bt_find_operand(const struct translation *t, unsigned i, struct group *g)
+{
+    const struct access a = access_of(t, i);
+
+    start(g, i, &a, t->op[i].align);
+}
+
+void bt_find_push(const struct translation *t, unsigned i, struct group *g)
+{
+    const unsigned size = word(t);
+    const struct access a = {.base = RSP,
+                             .index = NO_REG,
+                             .seg = SEG_DS,
+                             .addrsize = size,
+                             .disp = -(int64_t)size,
+                             .size = size,
+                             .write = true};
+
+    start(g, i, &a, 0);
+}
+
+void bt_find_group(const struct translation *t, unsigned first, struct group *g)
+{
+    const struct access leader = access_of(t, first);
+    int64_t moved = 0, move;
+
+    start(g, first, &leader, t->op[first].align);
+    if (g->align || t->op[first].kind == OP_LEAVE)
+        return;
+    for (unsigned i = first; i < t->count; i++) {
+        const struct bt_op *op = &t->op[i];
+        struct access a;
+
+        if (i > first && bt_is_access(op)) {
+            a = access_of(t, i);
+            if (op->align || !same_base(&a, &leader) || !join(g, i, &a, moved))
+                return;
+        }
+        if (!keeps_s0(op))
+            return;
+        if (leader.base == RSP && leader.index == NO_REG) {
+            if (!stack_move(t, op, &move))
+                return;
+            moved += move;
+        } else if ((op->gpr_written & registers_of(&leader)) ||
+                   ((op->kind == OP_PUSH || op->kind == OP_POP) && (registers_of(&leader) & BIT(RSP)))) {
+            return;
+        }
+    }
+}
+
+/* --- addresses -------------------------------------------------------------------------------- */
+
+static unsigned place(unsigned reg)
+{
+    return reg < 16 ? bt_host_of[reg] : IN_FRAME;
+}
+
+/* base + index << scale + disp, at the address size. */
+void bt_emit_sum(struct translation *t, const struct access *a, unsigned to, int64_t disp)
+{
+    struct emit *e = &t->e;
+    bool w = a->addrsize == 8;
+    unsigned base = place(a->base), index = place(a->index);
+
+    if (a->base == X86_REG_RIP) {
+        emit_load(e, to, H_FRAME, FRAME_CPU(rip));
+        emit_lea(e, w, to, to, (int32_t)disp);
+        return;
+    }
+    if (a->base < 16 && base == IN_FRAME) {
+        base = to == H_S0 ? H_S0 : H_S1;
+        emit_load(e, base, H_FRAME, FRAME_GPR(a->base));
+    }
+    if (a->index < 16 && index == IN_FRAME) {
+        index = base == H_S1 ? H_S0 : H_S1;
+        emit_load(e, index, H_FRAME, FRAME_GPR(a->index));
+    }
+    if (base == IN_FRAME && index == IN_FRAME && w && disp == (int32_t)disp) {
+        emit_rex(e, true, 0, 0, to, false); /* mov to, imm32, sign-extended */
+        emit8(e, 0xc7);
+        emit8(e, 0xc0 | (to & 7));
+        emit32(e, (uint32_t)disp);
+    } else if (base == IN_FRAME && index == IN_FRAME) {
+        emit_mov_imm64(e, to, w ? (uint64_t)disp : (uint32_t)disp);
+    } else {
+        emit_lea_sib(e, w, to, base, index, a->scale, (int32_t)disp);
+    }
+}
+
+/* --- the check -------------------------------------------------------------------------------- */
+
+static void emit_compare(struct translation *t, const struct group *g, struct cold *cold)
+{
+    emit_imm(&t->e, true, IMM_CMP, H_S0, (int32_t)(PAGE_SIZE - (uint64_t)(g->high - g->low)));
+    bt_cold_jump(t, cold, CC_A);
+}
+
+static struct cold *emit_stack_check(struct translation *t, const struct group *g, unsigned site)
+{
+    struct cold *cold = bt_cold(t, COLD_STACK, site);
+
+    cold->back = emit_here(&t->e);
+    cold->low = (int32_t)g->low;
+    emit_lea(&t->e, word(t) == 8, H_S0, H_GSP, (int32_t)g->low);
+    emit_rm(&t->e, true, OP_SUB, H_S0, H_FRAME, FRAME_TLB(stack.tag));
+    emit_compare(t, g, cold);
+    emit_rm(&t->e, true, OP_ADD, H_S0, H_FRAME, FRAME_TLB(stack.host));
+    return cold;
+}
+
+struct cold *bt_emit_check(struct translation *t, const struct group *g, unsigned site)
+{
+    const struct access *a = &g->leader;
+    struct emit *e = &t->e;
+    struct cold *cold;
+
+    bt_want_flags_m(t);
+    t->flags_h = false;
+    if (a->base == RSP && a->index == NO_REG && a->seg == SEG_DS && a->addrsize == word(t) && !g->align)
+        return emit_stack_check(t, g, site);
+    cold = bt_cold(t, COLD_SITE, site);
+    if (t->mode != MODE_LONG64 && (a->seg == SEG_FS || a->seg == SEG_GS)) { /* others are known to be flat */
+        emit8(e, 0x41);                                                     /* test byte [FRAME + seg_flat], bit */
+        emit8(e, 0xf6);
+        emit_modrm_mem(e, 0, H_FRAME, FRAME_CPU(seg_flat));
+        emit8(e, (unsigned)BIT(a->seg));
+        bt_cold_jump(t, cold, CC_E);
+    }
+    bt_emit_sum(t, a, H_S0, g->low);
+    if (a->seg != SEG_DS)
+        emit_rm(e, t->mode == MODE_LONG64, OP_ADD, H_S0, H_FRAME, FRAME_CPU(seg_base) + (int32_t)(8 * a->seg));
+    emit_tlb_slot(e, FRAME_TLB(current));
+    emit_rm(e, true, OP_SUB, H_S0, H_S1,
+            (int32_t)(g->write ? offsetof(struct x86_tlb_entry, write) : offsetof(struct x86_tlb_entry, read)));
+    emit_compare(t, g, cold);
+    if (g->align) {
+        emit8(e, 0x41); /* test S0b, mask */
+        emit8(e, 0xf6);
+        emit8(e, 0xc0 | (H_S0 & 7));
+        emit8(e, g->align);
+        bt_cold_jump(t, cold, CC_NE);
+    }
+    emit_rm(e, true, OP_ADD, H_S0, H_S1, (int32_t)offsetof(struct x86_tlb_entry, host));
+    return cold;
+}
+
+/* --- off the straight path ------------------------------------------------------------------------ */
+
+static void emit_cold_site(struct translation *t, const struct cold *cold)
+{
+    struct bt_site *site = &t->code->site[cold->index];
+
+    emit_mov_imm64(&t->e, H_S0, (uint64_t)site);
+    emit_jump_to(&t->e, CC_ALWAYS, t->vcpu->thunk.callout);
+    site->resume = emit_here(&t->e);
+    if (site->end)
+        return;
+    if (cold->flags_h)
+        emit_restore_flags(&t->e);
+    emit_jump_to(&t->e, CC_ALWAYS, cold->after);
+}
+
+/* The stack has moved to another page, crosses two, or may not be touched. stack_miss leaves CF set if it cannot
+ * help. */
+static void emit_cold_stack(struct translation *t, const struct cold *cold)
+{
+    emit_lea(&t->e, word(t) == 8, H_S0, H_GSP, cold->low);
+    emit_jump_to(&t->e, CC_CALL, t->vcpu->thunk.stack_miss);
+    emit_jump_to(&t->e, CC_AE, cold->back);
+    emit_cold_site(t, cold);
+}
+
+static void emit_cold_edge(struct translation *t, const struct cold *cold)
+{
+    struct bt_edge *edge = &t->code->edge[cold->index];
+
+    edge->stub = emit_here(&t->e);
+    if (cold->flags_h)
+        emit_save_flags(&t->e);
+    emit_mov_imm64(&t->e, H_S1, (uint64_t)edge);
+    emit_jump_to(&t->e, CC_ALWAYS, t->vcpu->thunk.link);
+}
+
+static void emit_cold_vectors(struct translation *t)
+{
+    emit_mov_imm64(&t->e, H_S0, (uint64_t)t->code);
+    emit_jump_to(&t->e, CC_ALWAYS, t->vcpu->thunk.need_vectors);
+}
+
+static void emit_cold_budget(struct translation *t)
+{
+    emit_rm(&t->e, true, 0x81, 0, H_FRAME, FRAME_BT(budget)); /* add back */
+    emit32(&t->e, t->count);
+    emit_load(&t->e, H_S0, H_FRAME, FRAME_CPU(rip));
+    emit_lea(&t->e, word(t) == 8, H_S0, H_S0, t->code->page_offset);
+    emit_jump_to(&t->e, CC_ALWAYS, t->vcpu->thunk.resolve);
+}
+
+void bt_emit_cold(struct translation *t)
+{
+    for (unsigned i = 0; i < t->colds; i++) {
+        const struct cold *cold = &t->cold[i];
+
+        for (unsigned n = 0; n < cold->patches; n++)
+            emit_patch(&t->e, cold->patch[n], emit_here(&t->e));
+        switch (cold->kind) {
+        case COLD_SITE:
+            emit_cold_site(t, cold);
+            break;
+        case COLD_STACK:
+            emit_cold_stack(t, cold);
+            break;
+        case COLD_EDGE:
+            emit_cold_edge(t, cold);
+            break;
+        case COLD_VECTORS:
+            emit_cold_vectors(t);
+            break;
+        case COLD_BUDGET:
+            emit_cold_budget(t);
+            break;
+        }
+    }
+}

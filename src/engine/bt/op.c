@@ -1,0 +1,313 @@
+/* engine/bt/op.c: see op.h. */
+#include "engine/bt/op.h"
+
+#include "engine/bt/emit.h"
+
+int bt_operand_gpr(const ZydisDecodedOperand *operand)
+{
+    ZydisRegister reg = operand->reg.value;
+
+    if (operand->type != ZYDIS_OPERAND_TYPE_REGISTER)
+        return -1;
+    switch (ZydisRegisterGetClass(reg)) {
+    case ZYDIS_REGCLASS_GPR8:
+        if (reg >= ZYDIS_REGISTER_AH && reg <= ZYDIS_REGISTER_BH)
+            return reg - ZYDIS_REGISTER_AH;
+        return reg >= ZYDIS_REGISTER_SPL ? reg - ZYDIS_REGISTER_SPL + RSP : reg - ZYDIS_REGISTER_AL;
+    case ZYDIS_REGCLASS_GPR16:
+    case ZYDIS_REGCLASS_GPR32:
+    case ZYDIS_REGCLASS_GPR64:
+        return ZydisRegisterGetId(reg);
+    default:
+        return -1;
+    }
+}
+
+static bool is_written(const ZydisDecodedOperand *operand)
+{
+    return operand->actions & ZYDIS_OPERAND_ACTION_MASK_WRITE;
+}
+
+/* Instructions the host may execute for the guest, by category: no side effect but on registers, flags, memory. */
+static bool identity_category(ZydisInstructionCategory category)
+{
+    switch (category) {
+    case ZYDIS_CATEGORY_ADOX_ADCX:
+    case ZYDIS_CATEGORY_AES:
+    case ZYDIS_CATEGORY_AVX:
+    case ZYDIS_CATEGORY_AVX2:
+    case ZYDIS_CATEGORY_BINARY:
+    case ZYDIS_CATEGORY_BITBYTE:
+    case ZYDIS_CATEGORY_BMI1:
+    case ZYDIS_CATEGORY_BMI2:
+    case ZYDIS_CATEGORY_BROADCAST:
+    case ZYDIS_CATEGORY_CMOV:
+    case ZYDIS_CATEGORY_CONVERT:
+    case ZYDIS_CATEGORY_DATAXFER:
+    case ZYDIS_CATEGORY_GFNI:
+    case ZYDIS_CATEGORY_LOGICAL:
+    case ZYDIS_CATEGORY_LOGICAL_FP:
+    case ZYDIS_CATEGORY_LZCNT:
+    case ZYDIS_CATEGORY_PCLMULQDQ:
+    case ZYDIS_CATEGORY_ROTATE:
+    case ZYDIS_CATEGORY_SEMAPHORE:
+    case ZYDIS_CATEGORY_SETCC:
+    case ZYDIS_CATEGORY_SHA:
+    case ZYDIS_CATEGORY_SHIFT:
+    case ZYDIS_CATEGORY_SSE:
+    case ZYDIS_CATEGORY_STTNI:
+    case ZYDIS_CATEGORY_VAES:
+    case ZYDIS_CATEGORY_VFMA:
+    case ZYDIS_CATEGORY_VPCLMULQDQ:
+        return true;
+    default:
+        return false;
+    }
+}
+
+/* Exceptions from that. */
+static bool identity_mnemonic(const ZydisDecodedInstruction *insn)
+{
+    switch (insn->mnemonic) {
+    case ZYDIS_MNEMONIC_CLC:
+    case ZYDIS_MNEMONIC_STC:
+    case ZYDIS_MNEMONIC_CMC:
+    case ZYDIS_MNEMONIC_POPCNT:
+    case ZYDIS_MNEMONIC_LFENCE:
+    case ZYDIS_MNEMONIC_MFENCE:
+    case ZYDIS_MNEMONIC_SFENCE:
+        return true;
+    case ZYDIS_MNEMONIC_LDMXCSR: /* may unmask exceptions */
+    case ZYDIS_MNEMONIC_STMXCSR:
+    case ZYDIS_MNEMONIC_VLDMXCSR:
+    case ZYDIS_MNEMONIC_VSTMXCSR:
+    case ZYDIS_MNEMONIC_XLAT:
+    case ZYDIS_MNEMONIC_SALC:
+        return false;
+    default:
+        return identity_category(insn->meta.category);
+    }
+}
+
+static bool memory_operand_ok(const struct bt_op *op, const ZydisDecodedOperand *m)
+{
+    if (m->mem.type != ZYDIS_MEMOP_TYPE_MEM || op->in->addrsize < 4)
+        return false;
+    if (op->in->addrsize == 4 && m->mem.base == ZYDIS_REGISTER_EIP)
+        return false;
+    if (op->in->base / 8 == X86_REG_RIP && op->in->disp > INT32_MAX - 2 * (int64_t)PAGE_SIZE)
+        return false;
+    if (op->z.mode != MODE_LONG64 && op->in->seg == SEG_CS)
+        return false;
+    /* A bit offset in a register reaches beyond the operand. */
+    if (op->z.insn.meta.category == ZYDIS_CATEGORY_BITBYTE && op->z.op[1].type == ZYDIS_OPERAND_TYPE_REGISTER &&
+        (op->in->mnemonic == ZYDIS_MNEMONIC_BT || op->in->mnemonic == ZYDIS_MNEMONIC_BTS ||
+         op->in->mnemonic == ZYDIS_MNEMONIC_BTR || op->in->mnemonic == ZYDIS_MNEMONIC_BTC))
+        return false;
+    return m->size >= 8 && m->size <= 256;
+}
+
+/* Looks at one operand: may the instruction be executed on the host with it? Notes what it uses. */
+static bool look_at_operand(struct bt_op *op, const ZydisDecodedOperand *o)
+{
+    bool hidden = o->visibility == ZYDIS_OPERAND_VISIBILITY_HIDDEN;
+    int g = bt_operand_gpr(o);
+
+    switch (o->type) {
+    case ZYDIS_OPERAND_TYPE_IMMEDIATE:
+        return true;
+    case ZYDIS_OPERAND_TYPE_MEMORY:
+        if (hidden || !memory_operand_ok(op, o))
+            return false;
+        op->memory = true;
+        op->mem_write = is_written(o);
+        op->mem_size = (uint8_t)(o->size / 8);
+        return true;
+    case ZYDIS_OPERAND_TYPE_REGISTER:
+        break;
+    default:
+        return false;
+    }
+    if (g >= 0) {
+        if (is_written(o))
+            op->gpr_written |= (uint16_t)BIT(g);
+        if (o->encoding == ZYDIS_OPERAND_ENCODING_NONE) /* implicit: these are the same on the host */
+            return g == RAX || g == RCX || g == RDX || g == RBX;
+        op->displaced += bt_host_of[g] == IN_FRAME;
+        return true;
+    }
+    switch (ZydisRegisterGetClass(o->reg.value)) {
+    case ZYDIS_REGCLASS_XMM:
+    case ZYDIS_REGCLASS_YMM:
+        op->vectors = op->z.insn.encoding == ZYDIS_INSTRUCTION_ENCODING_VEX ? BT_AVX : MAX(op->vectors, BT_SSE);
+        return true;
+    case ZYDIS_REGCLASS_FLAGS:
+        return true;
+    default:
+        return o->reg.value == ZYDIS_REGISTER_MXCSR;
+    }
+}
+
+/* Two legacy bytes registers AH..BH cannot be named beside a register that needs REX, as S0 and S1 do. */
+static bool high_byte_conflict(const struct bt_op *op)
+{
+    bool high = false, extended = op->memory;
+
+    for (unsigned i = 0; i < op->z.insn.operand_count_visible; i++) {
+        const ZydisDecodedOperand *o = &op->z.op[i];
+        int g = bt_operand_gpr(o);
+
+        if (g < 0)
+            continue;
+        if (o->reg.value >= ZYDIS_REGISTER_AH && o->reg.value <= ZYDIS_REGISTER_BH)
+            high = true;
+        else if (bt_host_of[g] >= 8 || (o->size == 8 && g >= RSP))
+            extended = true;
+    }
+    return high && extended;
+}
+
+static bool is_identity(struct bt_op *op)
+{
+    const ZydisDecodedInstruction *insn = &op->z.insn;
+
+    if (insn->encoding != ZYDIS_INSTRUCTION_ENCODING_LEGACY && insn->encoding != ZYDIS_INSTRUCTION_ENCODING_VEX)
+        return false;
+    if (insn->meta.isa_set == ZYDIS_ISA_SET_X87 || !identity_mnemonic(insn))
+        return false;
+    for (unsigned i = 0; i < insn->operand_count; i++)
+        if (!look_at_operand(op, &op->z.op[i]))
+            return false;
+    if (insn->mnemonic == ZYDIS_MNEMONIC_VZEROUPPER || insn->mnemonic == ZYDIS_MNEMONIC_VZEROALL)
+        op->vectors = BT_AVX;
+    if (op->vectors && op->memory)
+        op->align = x86_vector_alignment(insn, op->mem_size);
+    if (insn->mnemonic == ZYDIS_MNEMONIC_CMPXCHG16B)
+        op->align = 15;
+    return op->displaced <= (op->memory ? 1 : 2) && !high_byte_conflict(op);
+}
+
+/* Near and of the mode's own size? */
+static bool plain_branch(const struct bt_op *op)
+{
+    unsigned size = op->z.mode == MODE_LONG64 ? 8 : 4;
+
+    return op->z.insn.meta.branch_type != ZYDIS_BRANCH_TYPE_FAR && op->in->opsize == size;
+}
+
+static enum op_kind branch_kind(struct bt_op *op, enum op_kind direct, enum op_kind indirect)
+{
+    const ZydisDecodedOperand *o = &op->z.op[0];
+
+    if (!plain_branch(op))
+        return OP_CALLOUT_END;
+    if (o->type == ZYDIS_OPERAND_TYPE_IMMEDIATE)
+        return direct;
+    if (o->type == ZYDIS_OPERAND_TYPE_MEMORY && !memory_operand_ok(op, o))
+        return OP_CALLOUT_END;
+    if (o->type == ZYDIS_OPERAND_TYPE_MEMORY) {
+        op->memory = true;
+        op->mem_size = (uint8_t)(o->size / 8);
+    }
+    return indirect;
+}
+
+static enum op_kind stack_kind(const struct bt_op *op, enum op_kind kind)
+{
+    unsigned size = op->z.mode == MODE_LONG64 ? 8 : 4;
+    const ZydisDecodedOperand *o = &op->z.op[0];
+    int g = bt_operand_gpr(o);
+
+    if (op->in->opsize != size || g == RSP || (g < 0 && o->type != ZYDIS_OPERAND_TYPE_IMMEDIATE))
+        return OP_CALLOUT;
+    return kind;
+}
+
+static enum op_kind divide_kind(struct bt_op *op)
+{
+    if (op->in->opsize < 4 || op->z.op[0].type != ZYDIS_OPERAND_TYPE_REGISTER)
+        return OP_CALLOUT;
+    return is_identity(op) ? OP_DIVIDE : OP_CALLOUT;
+}
+
+static enum op_kind classify(struct bt_op *op)
+{
+    const ZydisDecodedInstruction *insn = &op->z.insn;
+
+    switch (insn->mnemonic) {
+    case ZYDIS_MNEMONIC_JMP:
+        return branch_kind(op, OP_JMP, OP_JMP_INDIRECT);
+    case ZYDIS_MNEMONIC_CALL:
+        return branch_kind(op, OP_CALL, OP_CALL_INDIRECT);
+    case ZYDIS_MNEMONIC_RET:
+        return plain_branch(op) ? OP_RET : OP_CALLOUT_END;
+    case ZYDIS_MNEMONIC_PUSH:
+        return stack_kind(op, OP_PUSH);
+    case ZYDIS_MNEMONIC_POP:
+        return stack_kind(op, OP_POP);
+    case ZYDIS_MNEMONIC_LEAVE:
+        return op->in->opsize == (op->z.mode == MODE_LONG64 ? 8 : 4) ? OP_LEAVE : OP_CALLOUT;
+    case ZYDIS_MNEMONIC_DIV:
+    case ZYDIS_MNEMONIC_IDIV:
+        return divide_kind(op);
+    case ZYDIS_MNEMONIC_LEA:
+        if (op->in->addrsize < 4 || op->z.op[1].mem.base == ZYDIS_REGISTER_EIP ||
+            (op->in->base / 8 == X86_REG_RIP && op->in->disp > INT32_MAX - 2 * (int64_t)PAGE_SIZE))
+            return OP_CALLOUT;
+        op->gpr_written = (uint16_t)BIT(bt_operand_gpr(&op->z.op[0]));
+        return OP_LEA_;
+    case ZYDIS_MNEMONIC_PAUSE:
+        return OP_NOTHING;
+    default:
+        break;
+    }
+    if (insn->meta.category == ZYDIS_CATEGORY_COND_BR && insn->mnemonic != ZYDIS_MNEMONIC_LOOP &&
+        insn->mnemonic != ZYDIS_MNEMONIC_LOOPE && insn->mnemonic != ZYDIS_MNEMONIC_LOOPNE &&
+        insn->mnemonic != ZYDIS_MNEMONIC_JCXZ && insn->mnemonic != ZYDIS_MNEMONIC_JECXZ &&
+        insn->mnemonic != ZYDIS_MNEMONIC_JRCXZ)
+        return plain_branch(op) ? OP_JCC : OP_CALLOUT_END;
+    if (insn->meta.category == ZYDIS_CATEGORY_NOP || insn->meta.category == ZYDIS_CATEGORY_WIDENOP ||
+        insn->meta.category == ZYDIS_CATEGORY_PREFETCH)
+        return OP_NOTHING;
+    return is_identity(op) ? OP_IDENTITY : OP_CALLOUT;
+}
+
+/* Shifts by a count that may be 0 leave the flags alone then. */
+static bool count_may_be_zero(const struct bt_op *op)
+{
+    const ZydisDecodedInstruction *insn = &op->z.insn;
+    const ZydisDecodedOperand *count = &op->z.op[insn->operand_count_visible - 1];
+
+    if (insn->meta.category != ZYDIS_CATEGORY_SHIFT && insn->meta.category != ZYDIS_CATEGORY_ROTATE)
+        return false;
+    if (insn->operand_count_visible < 2)
+        return false;
+    if (count->type != ZYDIS_OPERAND_TYPE_IMMEDIATE)
+        return true;
+    return !(count->imm.value.u & (op->in->opsize == 8 ? 63 : 31));
+}
+
+static void look_at_flags(struct bt_op *op)
+{
+    const ZydisAccessedFlags *f = op->z.insn.cpu_flags;
+
+    if (!f)
+        return;
+    op->flags_read = f->tested & FLAGS_STATUS;
+    op->flags_written = (f->modified | f->set_0 | f->set_1 | f->undefined) & FLAGS_STATUS;
+    op->flags_maybe = op->flags_written && count_may_be_zero(op);
+}
+
+void bt_op_analyse(struct bt_op *op, const struct x86_insn *in, enum x86_mode mode, const uint8_t *bytes)
+{
+    memset(op, 0, sizeof(*op));
+    op->in = in;
+    if (x86_insn_undefined(in) || !x86_zydis_decode(&op->z, mode, bytes, in->length)) {
+        op->kind = OP_CALLOUT_END;
+        return;
+    }
+    op->kind = (uint8_t)classify(op);
+    look_at_flags(op);
+    if ((op->kind == OP_CALLOUT || op->kind == OP_IDENTITY || op->kind == OP_NOTHING) && (in->flags & INSN_END))
+        op->kind = OP_CALLOUT_END;
+}

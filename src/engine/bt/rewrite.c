@@ -1,0 +1,188 @@
+/*
+ * engine/bt/rewrite.c: identity translation: the guest's instruction again, with
+ * its registers renamed and its memory operand redirected to [S0 + disp]
+ * (SDM vol. 2, chapter 2: encodings).
+ */
+#include "engine/bt/translate_internal.h"
+
+/* What the fields of the instruction become. */
+struct fields {
+    unsigned reg, rm, vvvv, opcode_reg;
+    bool memory, force_rex;
+};
+
+/* The host register for an operand: its own, or the scratch register that stands for it. */
+static unsigned host_register(const ZydisDecodedOperand *o, const uint8_t *scratch, unsigned i)
+{
+    int g = bt_operand_gpr(o);
+
+    if (g < 0)
+        return (unsigned)ZydisRegisterGetId(o->reg.value) & 15;
+    if (o->reg.value >= ZYDIS_REGISTER_AH && o->reg.value <= ZYDIS_REGISTER_BH)
+        return (unsigned)g + 4; /* encoded as AH..BH: no REX */
+    return scratch[i] ? scratch[i] : bt_host_of[g];
+}
+
+static struct fields find_fields(const struct bt_op *op, const uint8_t *scratch)
+{
+    const ZydisDecodedInstruction *insn = &op->z.insn;
+    struct fields f = {.reg = insn->raw.modrm.reg, .rm = insn->raw.modrm.rm};
+
+    for (unsigned i = 0; i < insn->operand_count_visible; i++) {
+        const ZydisDecodedOperand *o = &op->z.op[i];
+        unsigned host;
+
+        if (o->type == ZYDIS_OPERAND_TYPE_MEMORY)
+            f.memory = true;
+        if (o->type != ZYDIS_OPERAND_TYPE_REGISTER)
+            continue;
+        host = host_register(o, scratch, i);
+        if (bt_operand_gpr(o) >= 0 && o->size == 8 && host >= 4 && host < 8 &&
+            !(o->reg.value >= ZYDIS_REGISTER_AH && o->reg.value <= ZYDIS_REGISTER_BH))
+            f.force_rex = true; /* SPL..DIL */
+        switch (o->encoding) {
+        case ZYDIS_OPERAND_ENCODING_MODRM_REG:
+            f.reg = host;
+            break;
+        case ZYDIS_OPERAND_ENCODING_MODRM_RM:
+            f.rm = host;
+            break;
+        case ZYDIS_OPERAND_ENCODING_NDSNDD:
+            f.vvvv = host;
+            break;
+        case ZYDIS_OPERAND_ENCODING_OPCODE:
+            f.opcode_reg = host;
+            break;
+        default:
+            break;
+        }
+    }
+    return f;
+}
+
+static void emit_prefixes(struct emit *e, const ZydisDecodedInstruction *insn)
+{
+    for (unsigned i = 0; i < insn->raw.prefix_count; i++) {
+        uint8_t value = insn->raw.prefixes[i].value;
+
+        if (value == 0x66 || value == 0xf2 || value == 0xf3 || value == 0xf0)
+            emit8(e, value);
+    }
+}
+
+static void emit_vex(struct emit *e, const ZydisDecodedInstruction *insn, const struct fields *f)
+{
+    unsigned base = f->memory ? H_S0 : f->rm;
+
+    emit8(e, 0xc4);
+    emit8(e, (~f->reg >> 3 & 1) << 7 | 1u << 6 | (~base >> 3 & 1) << 5 | insn->raw.vex.m_mmmm);
+    emit8(e, (unsigned)insn->raw.vex.W << 7 | (~f->vvvv & 15) << 3 | (unsigned)insn->raw.vex.L << 2 | insn->raw.vex.pp);
+}
+
+/* Where the immediate begins. */
+static unsigned tail_offset(const ZydisDecodedInstruction *insn)
+{
+    if (insn->raw.disp.size)
+        return insn->raw.disp.offset + insn->raw.disp.size / 8u;
+    if (insn->attributes & ZYDIS_ATTRIB_HAS_SIB)
+        return insn->raw.sib.offset + 1u;
+    if (insn->attributes & ZYDIS_ATTRIB_HAS_MODRM)
+        return insn->raw.modrm.offset + 1u;
+    return insn->raw.imm[0].size ? insn->raw.imm[0].offset : insn->length;
+}
+
+static void emit_map(struct emit *e, ZydisOpcodeMap map)
+{
+    if (map == ZYDIS_OPCODE_MAP_0F || map == ZYDIS_OPCODE_MAP_0F38 || map == ZYDIS_OPCODE_MAP_0F3A)
+        emit8(e, 0x0f);
+    if (map == ZYDIS_OPCODE_MAP_0F38)
+        emit8(e, 0x38);
+    if (map == ZYDIS_OPCODE_MAP_0F3A)
+        emit8(e, 0x3a);
+}
+
+/* One-byte encodings that 64-bit mode does not have become those it has. */
+static unsigned modern_opcode(const ZydisDecodedInstruction *insn, struct fields *f, bool *modrm)
+{
+    unsigned opcode = insn->opcode;
+
+    *modrm = insn->attributes & ZYDIS_ATTRIB_HAS_MODRM;
+    if (insn->opcode_map != ZYDIS_OPCODE_MAP_DEFAULT)
+        return opcode;
+    if (opcode >= 0xa0 && opcode <= 0xa3) { /* MOV with an absolute address */
+        static const uint8_t mov[] = {0x8a, 0x8b, 0x88, 0x89};
+
+        *modrm = true;
+        f->reg = H_RAX;
+        return mov[opcode - 0xa0];
+    }
+    if (opcode >= 0x40 && opcode <= 0x4f) { /* INC, DEC of a register */
+        *modrm = true;
+        f->rm = f->opcode_reg;
+        f->reg = opcode >> 3 & 1;
+        return 0xff;
+    }
+    return opcode == 0x82 ? 0x80 : opcode;
+}
+
+static void emit_instruction(struct emit *e, const struct bt_op *op, const uint8_t *scratch, int32_t disp)
+{
+    const ZydisDecodedInstruction *insn = &op->z.insn;
+    struct fields f = find_fields(op, scratch);
+    unsigned opcode, tail = tail_offset(insn);
+    bool modrm;
+
+    opcode = modern_opcode(insn, &f, &modrm);
+    if (insn->encoding == ZYDIS_INSTRUCTION_ENCODING_VEX) {
+        emit_vex(e, insn, &f);
+    } else {
+        unsigned base = modrm ? (f.memory ? H_S0 : f.rm) : f.opcode_reg;
+
+        emit_prefixes(e, insn);
+        emit_rex(e, op->z.mode == MODE_LONG64 && insn->raw.rex.W, modrm ? f.reg : 0, 0, base, f.force_rex);
+        emit_map(e, insn->opcode_map);
+        if (!modrm)
+            opcode = (opcode & ~7u) | ((f.opcode_reg | (opcode & 7)) & 7);
+    }
+    emit8(e, opcode);
+    if (modrm && f.memory)
+        emit_modrm_mem(e, f.reg, H_S0, disp);
+    else if (modrm)
+        emit8(e, 0xc0 | (f.reg & 7) << 3 | (f.rm & 7));
+    emit_bytes(e, op->z.bytes + tail, insn->length - tail);
+}
+
+static bool whole_write(const struct bt_op *op, const ZydisDecodedOperand *o)
+{
+    switch (op->in->mnemonic) {
+    case ZYDIS_MNEMONIC_MOV:
+    case ZYDIS_MNEMONIC_MOVZX:
+    case ZYDIS_MNEMONIC_MOVSX:
+    case ZYDIS_MNEMONIC_MOVSXD:
+        return o->size >= 32 && !(o->actions & ZYDIS_OPERAND_ACTION_MASK_READ);
+    default:
+        return false;
+    }
+}
+
+void bt_emit_identity(struct emit *e, const struct bt_op *op, int32_t disp)
+{
+    const ZydisDecodedInstruction *insn = &op->z.insn;
+    uint8_t scratch[ZYDIS_MAX_OPERAND_COUNT] = {0};
+    unsigned next = H_S1;
+
+    for (unsigned i = 0; i < insn->operand_count_visible; i++) {
+        int g = bt_operand_gpr(&op->z.op[i]);
+
+        if (g < 0 || bt_host_of[g] != IN_FRAME)
+            continue;
+        scratch[i] = (uint8_t)next;
+        next = H_S0;
+        if (!whole_write(op, &op->z.op[i]))
+            emit_load(e, scratch[i], H_FRAME, FRAME_GPR(g));
+    }
+    emit_instruction(e, op, scratch, disp);
+    for (unsigned i = 0; i < insn->operand_count_visible; i++)
+        if (scratch[i] && (op->z.op[i].actions & ZYDIS_OPERAND_ACTION_MASK_WRITE))
+            emit_store(e, H_FRAME, FRAME_GPR(bt_operand_gpr(&op->z.op[i])), scratch[i]);
+}

@@ -1,0 +1,284 @@
+/*
+ * engine/bt/run.c: between translations: finds and makes them, and what they
+ * call the monitor for.
+ */
+#include "engine/bt/bt_internal.h"
+
+#include <string.h>
+
+#include "base/log.h"
+#include "x86/exec/flags.h"
+#include "x86/intr.h"
+#include "x86/random.h"
+#include "x86/zydis.h"
+
+#define DR7_ENABLED 0xff
+
+typedef void enter_fn(struct bt_vcpu *vcpu);
+
+/* --- state -------------------------------------------------------------------------------------------- */
+
+static uint64_t address_mask(const struct x86_cpu *cpu)
+{
+    return cpu->mode == MODE_LONG64 ? UINT64_MAX : UINT32_MAX;
+}
+
+/* Out of translated code, with the guest at rip. */
+static void come_out(struct bt_vcpu *vcpu, uint64_t rip)
+{
+    struct x86_cpu *cpu = &vcpu->soft.cpu;
+
+    cpu->rip = rip & address_mask(cpu);
+    flags_set(cpu, vcpu->frame.flags);
+    if (vcpu->counting)
+        cpu->counters.instructions = vcpu->end - (uint64_t)vcpu->frame.budget;
+}
+
+/* Back in, at a place in the page that begins `offset` before RIP. */
+static void go_in(struct bt_vcpu *vcpu, unsigned offset)
+{
+    struct x86_cpu *cpu = &vcpu->soft.cpu;
+
+    cpu->rip = (cpu->rip - offset) & address_mask(cpu);
+    vcpu->frame.flags = flags_get(cpu);
+    vcpu->frame.salt = vcpu->soft.tlb.context;
+    vcpu->frame.budget = (int64_t)(vcpu->end - cpu->counters.instructions);
+}
+
+static const void *leave(struct bt_vcpu *vcpu, enum soft_outcome outcome)
+{
+    vcpu->outcome = outcome;
+    return bt_host(vcpu, vcpu->thunk.leave);
+}
+
+/* Does the present state let translated code run? In 32-bit code segments have to be flat. */
+static bool can_translate(const struct x86_cpu *cpu)
+{
+    const unsigned flat = 1u << SEG_ES | 1u << SEG_CS | 1u << SEG_SS | 1u << SEG_DS;
+
+    if (cpu->mode == MODE_LONG64)
+        return true;
+    if (cpu->mode != MODE_PROT32 && cpu->mode != MODE_COMPAT32)
+        return false;
+    return (cpu->seg_flat & flat) == flat && cpu->stack_size == 4 &&
+           !(cpu->seg_base[SEG_ES] | cpu->seg_base[SEG_CS] | cpu->seg_base[SEG_SS] | cpu->seg_base[SEG_DS]);
+}
+
+/* Which vector instructions may run on the host now: what the guest has enabled, with exceptions masked. */
+static enum bt_vectors vectors_allowed(const struct x86_cpu *cpu)
+{
+    const uint64_t avx = XCR0_SSE | XCR0_AVX;
+
+    if ((cpu->cr0 & (CR0_EM | CR0_TS)) || !(cpu->cr4 & CR4_OSFXSR) || (cpu->fpu.mxcsr & 0x1f80) != 0x1f80)
+        return BT_NO_VECTORS;
+    return (cpu->cr4 & CR4_OSXSAVE) && (cpu->xcr0 & avx) == avx ? BT_AVX : BT_SSE;
+}
+
+/* --- finding translations -------------------------------------------------------------------------------- */
+
+static struct bt_code *hot(struct bt_vcpu *vcpu, struct block *block)
+{
+    struct soft_vcpu *soft = &vcpu->soft;
+    struct x86_cpu *cpu = &soft->cpu;
+    const struct x86_tlb_entry *e;
+    gva_t lin;
+
+    if (block->translation)
+        return block->translation;
+    if (block->crosses || block->heat == UINT16_MAX || ++block->heat < BT_HEAT)
+        return NULL;
+    block->heat = UINT16_MAX; /* if it cannot be translated: do not try again */
+    lin = (cpu->seg_base[SEG_CS] + cpu->rip) & cpu->lin_mask;
+    e = x86_tlb_slot(soft->tlb.table->entry, lin);
+    return bt_translate(vcpu, block, e->host + (lin & ~PAGE_MASK));
+}
+
+/* The translation to go on with, the guest's state being in struct x86_cpu; NULL: the run loop has to look. */
+static struct bt_code *find(struct bt_vcpu *vcpu)
+{
+    struct soft_vcpu *soft = &vcpu->soft;
+    struct x86_cpu *cpu = &soft->cpu;
+    enum x86_rc rc = X86_NEXT;
+    struct block *block;
+    struct bt_code *code;
+
+    if (soft_attention(soft) || cpu->halted || cpu->shutdown || soft->restart || soft->code.dropped)
+        return NULL;
+    block = code_find(soft, &rc);
+    if (!block || soft_stepping(soft, block) || !can_translate(cpu))
+        return NULL;
+    if (vcpu->end - cpu->counters.instructions < block->count)
+        return NULL;
+    code = hot(vcpu, block);
+    if (code && vcpu->jump_mode != cpu->mode) {
+        memset(vcpu->frame.jump, 0, sizeof(vcpu->frame.jump));
+        vcpu->jump_mode = cpu->mode;
+    }
+    return code;
+}
+
+static const void *resolve(struct bt_vcpu *vcpu)
+{
+    struct bt_code *code = find(vcpu);
+
+    if (!code)
+        return leave(vcpu, SOFT_GO_ON);
+    go_in(vcpu, code->page_offset);
+    return bt_host(vcpu, code->entry_m);
+}
+
+const void *bt_on_resolve(struct bt_vcpu *vcpu, uint64_t rip)
+{
+    vcpu->soft.cpu.counters.resolves++;
+    come_out(vcpu, rip);
+    return resolve(vcpu);
+}
+
+const void *bt_on_link(struct bt_vcpu *vcpu, struct bt_edge *edge, uint64_t rip)
+{
+    const uint64_t recycled = vcpu->cache.recycled;
+    struct bt_code *from = edge->from, *code;
+
+    vcpu->soft.cpu.counters.links++;
+    come_out(vcpu, edge->cross ? rip : vcpu->soft.cpu.rip + (uint64_t)edge->target);
+    code = find(vcpu);
+    if (!code)
+        return leave(vcpu, SOFT_GO_ON);
+    if (vcpu->cache.recycled == recycled && !from->dropped && !edge->to &&
+        (edge->cross || ((from->block->key ^ code->block->key) >> 3 & PAGE_MASK) == 0))
+        bt_link(vcpu, edge, code);
+    go_in(vcpu, code->page_offset);
+    return bt_host(vcpu, code->entry_m);
+}
+
+/* --- instructions by their semantics ------------------------------------------------------------------------- */
+
+/* After an instruction that ends a block but did not jump: may translated code go on behind it? */
+static bool quiet(const struct bt_vcpu *vcpu, uint64_t context)
+{
+    const struct soft_vcpu *soft = &vcpu->soft;
+    const struct x86_cpu *cpu = &soft->cpu;
+
+    return !soft_attention(soft) && !cpu->halted && !cpu->shutdown && !cpu->int_shadow && !cpu->code_changed &&
+           !(cpu->rflags & (FLAG_TF | FLAG_RF)) && !(cpu->dr[7] & DR7_ENABLED) && soft->tlb.context == context &&
+           can_translate(cpu) && !trace_on(TRACE_EXEC);
+}
+
+static const void *resume(struct bt_vcpu *vcpu, const struct bt_site *site)
+{
+    const void *where = bt_host(vcpu, site->resume);
+
+    go_in(vcpu, site->code->offset[site->last + 1]);
+    if (!site->code->vectors)
+        return where;
+    vcpu->frame.level = vectors_allowed(&vcpu->soft.cpu);
+    if (vcpu->frame.level < site->code->vectors) { /* cannot be: what changes it ends blocks */
+        vcpu->soft.cpu.rip += site->code->offset[site->last + 1];
+        return leave(vcpu, SOFT_GO_ON);
+    }
+    vcpu->frame.resume = (uint64_t)where;
+    return bt_host(vcpu, vcpu->thunk.load_vectors);
+}
+
+/* A near branch was executed by its semantics. The return stack and the jump table are told. */
+static const void *branched(struct bt_vcpu *vcpu, const struct x86_insn *in)
+{
+    struct bt_frame *frame = &vcpu->frame;
+    const uint64_t rip = vcpu->soft.cpu.rip;
+    const uint64_t *top = (const uint64_t *)frame->sp;
+    struct bt_code *code;
+
+    if (in->mnemonic == ZYDIS_MNEMONIC_RET && top[1] == rip + vcpu->soft.tlb.context)
+        frame->sp += 2 * sizeof(*top);
+    if (frame->sp < frame->limit)
+        bt_forget_returns(vcpu);
+    code = find(vcpu);
+    if (!code)
+        return leave(vcpu, SOFT_GO_ON);
+    if (in->mnemonic == ZYDIS_MNEMONIC_RET || in->mnemonic == ZYDIS_MNEMONIC_JMP || in->mnemonic == ZYDIS_MNEMONIC_CALL)
+        frame->jump[bt_jump_slot(rip)] = (struct bt_jump){.rip = rip, .entry = bt_host(vcpu, code->entry_checked)};
+    go_in(vcpu, code->page_offset);
+    return bt_host(vcpu, code->entry_m);
+}
+
+const void *bt_on_callout(struct bt_vcpu *vcpu, struct bt_site *site)
+{
+    struct x86_cpu *cpu = &vcpu->soft.cpu;
+    const struct bt_code *code = site->code;
+    const unsigned count = code->block->count;
+    const uint64_t context = vcpu->soft.tlb.context;
+    const struct x86_insn *in = NULL;
+    enum x86_rc rc = X86_NEXT;
+    unsigned i;
+
+    cpu->counters.callouts++;
+    vcpu->frame.budget += count - site->first; /* not executed yet */
+    come_out(vcpu, cpu->rip + code->offset[site->first]);
+    cpu->code_changed = false;
+    for (i = site->first; i <= site->last; i++) {
+        in = &code->block->insn[i];
+        rc = in->exec(cpu, in);
+        if (rc != X86_NEXT)
+            break;
+        cpu->rip += in->length;
+        cpu->counters.instructions++;
+        if (cpu->code_changed)
+            break;
+    }
+    cpu->counters.instructions += rc == X86_JUMP;
+    if (rc == X86_JUMP)
+        return branched(vcpu, in);
+    if (rc == X86_AGAIN)
+        return resolve(vcpu);
+    if (rc != X86_NEXT) {
+        enum soft_outcome outcome = soft_leave(&vcpu->soft, vcpu->exit, rc);
+
+        return outcome == SOFT_LEAVE ? leave(vcpu, outcome) : resolve(vcpu);
+    }
+    if (site->end && in->mnemonic == ZYDIS_MNEMONIC_WRMSR)
+        vcpu->soft.clock_countdown = 1; /* perhaps a timer */
+    if (cpu->code_changed || (site->end && (!quiet(vcpu, context) || vcpu->soft.clock_countdown == 1)))
+        return leave(vcpu, SOFT_GO_ON);
+    cpu->counters.instructions += count - 1 - site->last; /* the rest of the block is counted as it was at its begin */
+    return resume(vcpu, site);
+}
+
+const void *bt_on_vectors(struct bt_vcpu *vcpu, struct bt_code *code)
+{
+    struct x86_cpu *cpu = &vcpu->soft.cpu;
+    struct block *block = code->block;
+
+    vcpu->frame.level = vectors_allowed(cpu);
+    if (vcpu->frame.level >= code->vectors) {
+        vcpu->frame.resume = (uint64_t)bt_host(vcpu, code->entry_m);
+        return bt_host(vcpu, vcpu->thunk.load_vectors);
+    }
+    come_out(vcpu, cpu->rip + code->page_offset);
+    if (soft_run_block(&vcpu->soft, block, vcpu->exit, vcpu->end) == SOFT_LEAVE)
+        return leave(vcpu, SOFT_LEAVE);
+    return resolve(vcpu);
+}
+
+/* --- the run loop's part ----------------------------------------------------------------------------------------- */
+
+enum soft_outcome bt_run_block(struct soft_vcpu *soft, struct block *block, struct exit *exit, uint64_t end)
+{
+    struct bt_vcpu *vcpu = (struct bt_vcpu *)soft;
+    struct bt_code *code;
+
+    vcpu->exit = exit;
+    vcpu->end = end;
+    if (unlikely(end != UINT64_MAX && !vcpu->counting)) {
+        vcpu->counting = true;
+        bt_cache_flush(vcpu);
+    }
+    code = can_translate(&soft->cpu) ? find(vcpu) : NULL;
+    if (!code)
+        return soft_run_block(soft, block, exit, end);
+    soft->cpu.counters.translated_runs++;
+    go_in(vcpu, code->page_offset);
+    vcpu->frame.next = (uint64_t)bt_host(vcpu, code->entry_m);
+    vcpu->outcome = SOFT_GO_ON;
+    ((enter_fn *)bt_host(vcpu, vcpu->thunk.enter))(vcpu);
+    return vcpu->outcome;
+}

@@ -1,0 +1,725 @@
+/*
+ * engine/bt/translate.c: a block of guest code becomes host code: instruction
+ * after instruction, with the flags' whereabouts tracked, then the ways out.
+ */
+#include "engine/bt/translate_internal.h"
+
+#include <stdlib.h>
+
+/* --- flags ------------------------------------------------------------------------------------- */
+
+void bt_want_flags_m(struct translation *t)
+{
+    if (!t->flags_m)
+        emit_save_flags(&t->e);
+    t->flags_m = true;
+}
+
+void bt_want_flags_h(struct translation *t)
+{
+    if (!t->flags_h)
+        emit_restore_flags(&t->e);
+    t->flags_h = true;
+}
+
+static bool overwrites_flags(const struct bt_op *op)
+{
+    return op->flags_written == FLAGS_STATUS && !op->flags_maybe && !op->flags_read;
+}
+
+static void flags_before(struct translation *t, const struct bt_op *op)
+{
+    if (op->flags_read || (op->flags_written && !overwrites_flags(op)))
+        bt_want_flags_h(t);
+}
+
+static void flags_after(struct translation *t, const struct bt_op *op)
+{
+    if (!op->flags_written)
+        return;
+    t->flags_h = true;
+    t->flags_m = false;
+}
+
+/* --- sites, cold code ---------------------------------------------------------------------------- */
+
+struct cold *bt_cold(struct translation *t, int kind, unsigned index)
+{
+    struct cold *cold = &t->cold[t->colds];
+
+    if (t->colds < MAX_COLD - 1)
+        t->colds++;
+    else
+        t->e.full = true;
+    memset(cold, 0, sizeof(*cold));
+    cold->kind = kind;
+    cold->index = index;
+    return cold;
+}
+
+void bt_cold_jump(struct translation *t, struct cold *cold, unsigned cc)
+{
+    cold->patch[cold->patches++] = emit_jump(&t->e, cc);
+}
+
+struct bt_site *bt_new_site(struct translation *t, unsigned first, unsigned last, unsigned *index)
+{
+    struct bt_site *site = &t->code->site[t->code->sites];
+
+    *index = t->code->sites++;
+    site->code = t->code;
+    site->first = (uint8_t)first;
+    site->last = (uint8_t)last;
+    site->end = false;
+    return site;
+}
+
+/* Executes instructions first..last by their semantics, here and now. */
+static void emit_callout(struct translation *t, unsigned first, unsigned last, bool end)
+{
+    unsigned index;
+    struct bt_site *site = bt_new_site(t, first, last, &index);
+
+    bt_want_flags_m(t);
+    site->end = end;
+    emit_mov_imm64(&t->e, H_S0, (uint64_t)site);
+    emit_jump_to(&t->e, CC_ALWAYS, t->vcpu->thunk.callout);
+    site->resume = emit_here(&t->e);
+    t->flags_h = false;
+}
+
+/* --- edges -------------------------------------------------------------------------------------- */
+
+/* Leaves to the stub if something waits for the vCPU. The flags stay where they are. */
+static void emit_event_check(struct translation *t, struct cold *stub)
+{
+    struct emit *e = &t->e;
+
+    if (t->flags_m) {
+        emit_rex(e, false, 0, 0, H_FRAME, false); /* cmp dword [events], 0 */
+        emit8(e, 0x83);
+        emit_modrm_mem(e, 7, H_FRAME, FRAME_CPU(events));
+        emit8(e, 0);
+        bt_cold_jump(t, stub, CC_NE);
+        t->flags_h = false;
+        return;
+    }
+    emit_mov(e, H_S1, H_RCX);
+    emit_rm(e, false, OP_MOV, H_RCX, H_FRAME, FRAME_CPU(events));
+    emit8(e, 0xe3); /* jrcxz over the next two */
+    emit8(e, 8);
+    emit_mov(e, H_RCX, H_S1);
+    bt_cold_jump(t, stub, CC_ALWAYS);
+    emit_mov(e, H_RCX, H_S1);
+}
+
+static unsigned new_edge(struct translation *t, int64_t target)
+{
+    unsigned index = t->code->edges++;
+    struct bt_edge *edge = &t->code->edge[index];
+
+    *edge = (struct bt_edge){
+        .from = t->code, .target = (int32_t)target, .cross = target < 0 || target >= (int64_t)PAGE_SIZE};
+    return index;
+}
+
+static bool is_wide(const struct translation *t)
+{
+    return t->mode == MODE_LONG64;
+}
+
+/* Goes on at `target`, an offset from this page's start. cc: a condition in the host's flags, or CC_ALWAYS, CC_CALL.
+ * from: offset of the jump. A jump on a condition to another page goes by way of the stub's cold neighbour. */
+static void emit_edge(struct translation *t, unsigned cc, int64_t target, unsigned from)
+{
+    unsigned index = new_edge(t, target);
+    struct bt_edge *edge = &t->code->edge[index];
+    struct cold *stub;
+
+    if (edge->cross)
+        bt_want_flags_m(t);
+    stub = bt_cold(t, COLD_EDGE, index);
+    if (edge->cross) {
+        emit_load(&t->e, H_S0, H_FRAME, FRAME_CPU(rip));
+        emit_lea(&t->e, is_wide(t), H_S0, H_S0, (int32_t)target);
+    }
+    if (target <= (int64_t)from && cc == CC_ALWAYS)
+        emit_event_check(t, stub);
+    stub->flags_h = !t->flags_m;
+    edge->flags_h = t->flags_h && !edge->cross;
+    edge->flags_m = t->flags_m;
+    edge->patch = emit_jump(&t->e, cc);
+    stub->patch[stub->patches++] = edge->patch;
+}
+
+/* The test of a condition on flags that are only in the frame: 0 if it takes more than a bit test. */
+static unsigned frame_test(unsigned cc, unsigned *byte)
+{
+    static const uint8_t masks[] = {1, 0x01, 0x40, 0x41, 0x80, 0x04}; /* O; CF, ZF, CF|ZF, SF, PF in AH */
+
+    *byte = cc >= 2;
+    return cc < 12 ? masks[cc >> 1] : 0;
+}
+
+/* Jumps over what follows if the condition does not hold: returns the patch. */
+static uint32_t emit_condition(struct translation *t, unsigned cc, bool negate)
+{
+    unsigned byte, mask = frame_test(cc, &byte);
+
+    if (!t->flags_h && mask) {
+        emit8(&t->e, 0x41); /* test byte [flags + byte], mask */
+        emit8(&t->e, 0xf6);
+        emit_modrm_mem(&t->e, 0, H_FRAME, FRAME_BT(flags) + (int32_t)byte);
+        emit8(&t->e, mask);
+        return emit_jump(&t->e, ((cc & 1) ? CC_E : CC_NE) ^ (unsigned)negate);
+    }
+    bt_want_flags_h(t);
+    return emit_jump(&t->e, cc ^ (unsigned)negate);
+}
+
+static void emit_jcc(struct translation *t, unsigned i)
+{
+    const struct bt_op *op = &t->op[i];
+    const unsigned cc = op->z.insn.opcode & 15, from = t->code->offset[i];
+    const int64_t target = (int64_t)from + (int64_t)op->in->imm;
+    bool plain = target >= 0 && target < (int64_t)PAGE_SIZE && target > (int64_t)from, h, m;
+
+    if (plain) {
+        unsigned index;
+        struct cold *stub;
+        uint32_t patch = emit_condition(t, cc, false);
+
+        index = new_edge(t, target);
+        stub = bt_cold(t, COLD_EDGE, index);
+        stub->flags_h = !t->flags_m;
+        t->code->edge[index].flags_h = t->flags_h;
+        t->code->edge[index].flags_m = t->flags_m;
+        t->code->edge[index].patch = stub->patch[stub->patches++] = patch;
+    } else {
+        uint32_t over = emit_condition(t, cc, true);
+
+        h = t->flags_h;
+        m = t->flags_m;
+        emit_edge(t, CC_ALWAYS, target, from);
+        emit_patch(&t->e, over, emit_here(&t->e));
+        t->flags_h = h;
+        t->flags_m = m;
+    }
+    emit_edge(t, CC_ALWAYS, t->code->offset[i + 1], from);
+}
+
+/* --- instructions -------------------------------------------------------------------------------- */
+
+static unsigned word(const struct translation *t)
+{
+    return is_wide(t) ? 8 : 4;
+}
+
+/* Frame registers go through S1. */
+static unsigned source(struct translation *t, int g)
+{
+    if (bt_host_of[g] != IN_FRAME)
+        return bt_host_of[g];
+    emit_load(&t->e, H_S1, H_FRAME, FRAME_GPR(g));
+    return H_S1;
+}
+
+static void emit_push(struct translation *t, const struct bt_op *op, int32_t disp)
+{
+    const ZydisDecodedOperand *o = &op->z.op[0];
+
+    if (o->type == ZYDIS_OPERAND_TYPE_IMMEDIATE) {
+        emit_rm(&t->e, is_wide(t), 0xc7, 0, H_S0, disp);
+        emit32(&t->e, (uint32_t)o->imm.value.u);
+    } else {
+        emit_rm(&t->e, is_wide(t), OP_MOV_STORE, source(t, bt_operand_gpr(o)), H_S0, disp);
+    }
+    emit_lea(&t->e, is_wide(t), H_GSP, H_GSP, -(int32_t)word(t));
+}
+
+static void emit_pop(struct translation *t, const struct bt_op *op, int32_t disp)
+{
+    int g = bt_operand_gpr(&op->z.op[0]);
+    unsigned to = bt_host_of[g] == IN_FRAME ? H_S1 : bt_host_of[g];
+
+    emit_rm(&t->e, is_wide(t), OP_MOV, to, H_S0, disp);
+    if (to == H_S1)
+        emit_store(&t->e, H_FRAME, FRAME_GPR(g), H_S1);
+    emit_lea(&t->e, is_wide(t), H_GSP, H_GSP, (int32_t)word(t));
+}
+
+static void emit_leave(struct translation *t, int32_t disp)
+{
+    emit_lea(&t->e, is_wide(t), H_GSP, H_RBP, (int32_t)word(t));
+    emit_rm(&t->e, is_wide(t), OP_MOV, H_RBP, H_S0, disp);
+}
+
+static void emit_lea_op(struct translation *t, unsigned i)
+{
+    const struct bt_op *op = &t->op[i];
+    const struct x86_insn *in = op->in;
+    int g = bt_operand_gpr(&op->z.op[0]);
+    unsigned to = in->opsize == 2 || bt_host_of[g] == IN_FRAME ? H_S1 : bt_host_of[g];
+    int64_t disp = in->disp + (in->base / 8 == X86_REG_RIP ? t->code->offset[i] : 0);
+    const struct access a = {
+        .base = in->base / 8, .index = in->index / 8, .scale = in->scale, .addrsize = in->addrsize};
+
+    bt_emit_sum(t, &a, to, disp);
+    if (in->opsize == 4 && in->addrsize == 8)
+        emit_rr(&t->e, false, OP_MOV, to, to);
+    if (in->opsize == 2) {
+        if (bt_host_of[g] == IN_FRAME) {
+            emit8(&t->e, 0x66);
+            emit_rm(&t->e, false, OP_MOV_STORE, H_S1, H_FRAME, FRAME_GPR(g));
+        } else {
+            emit8(&t->e, 0x66);
+            emit_rr(&t->e, false, OP_MOV, bt_host_of[g], H_S1);
+        }
+    } else if (to == H_S1) {
+        emit_store(&t->e, H_FRAME, FRAME_GPR(g), H_S1);
+    }
+}
+
+/* DIV faults if the quotient does not fit: RDX < divisor makes sure that it does. IDIV is sure to fit where RDX only
+ * extends RAX's sign and the divisor is neither 0 nor -1. What is not sure goes to the semantics. */
+static void emit_divide(struct translation *t, unsigned i)
+{
+    const struct bt_op *op = &t->op[i];
+    const bool w = op->in->opsize == 8;
+    int g = bt_operand_gpr(&op->z.op[0]);
+    struct emit *e = &t->e;
+    struct cold *cold;
+    unsigned index, divisor;
+
+    bt_want_flags_m(t);
+    t->flags_h = false;
+    bt_new_site(t, i, i, &index);
+    cold = bt_cold(t, COLD_SITE, index);
+    divisor = source(t, g);
+    if (op->in->mnemonic == ZYDIS_MNEMONIC_DIV) {
+        emit_rr(e, w, OP_CMP, H_RDX, divisor);
+        bt_cold_jump(t, cold, CC_AE);
+    } else {
+        emit_mov(e, H_S0, H_RAX);
+        emit_shift(e, w, 7, H_S0, w ? 63 : 31);
+        emit_rr(e, w, OP_CMP, H_S0, H_RDX);
+        bt_cold_jump(t, cold, CC_NE);
+        emit_lea(e, w, H_S0, divisor, 1);
+        emit_imm(e, w, IMM_CMP, H_S0, 1);
+        bt_cold_jump(t, cold, CC_BE);
+    }
+    bt_emit_identity(e, op, 0);
+    cold->after = emit_here(e);
+}
+
+/* Key of a return address on the return stack: the address, and the address space it is of. */
+static void emit_key(struct translation *t, unsigned to, unsigned rip)
+{
+    emit_mov(&t->e, to, rip);
+    emit_rm(&t->e, true, OP_ADD, to, H_FRAME, FRAME_BT(salt));
+}
+
+/* Where the host comes back to after a call: S0 = the guest address, flags in the frame. */
+static void emit_after_call(struct translation *t, unsigned i)
+{
+    struct bt_code *code = t->code;
+
+    code->after_call = emit_here(&t->e);
+    emit_lea(&t->e, true, H_RSP, H_RSP, 8);
+    emit_lea(&t->e, is_wide(t), H_S0, H_S0, -(int32_t)code->offset[i + 1]);
+    emit_store(&t->e, H_FRAME, FRAME_CPU(rip), H_S0);
+    t->flags_h = false;
+    t->flags_m = true;
+    emit_edge(t, CC_ALWAYS, code->offset[i + 1], 0);
+}
+
+/* The return address, in S1, is stored at [S0 + disp] and its key put on the return stack. */
+static void emit_call_tail(struct translation *t, unsigned i, int32_t disp)
+{
+    unsigned index;
+    struct cold *limit;
+
+    bt_new_site(t, i, i, &index)->end = true;
+    limit = bt_cold(t, COLD_SITE, index);
+    emit_rm(&t->e, true, OP_CMP, H_RSP, H_FRAME, FRAME_BT(limit));
+    bt_cold_jump(t, limit, CC_B);
+    emit_load(&t->e, H_S1, H_FRAME, FRAME_CPU(rip));
+    emit_lea(&t->e, is_wide(t), H_S1, H_S1, t->code->offset[i + 1]);
+    emit_rm(&t->e, is_wide(t), OP_MOV_STORE, H_S1, H_S0, disp);
+    emit_lea(&t->e, is_wide(t), H_GSP, H_GSP, -(int32_t)word(t));
+    emit_rm(&t->e, true, OP_ADD, H_S1, H_FRAME, FRAME_BT(salt));
+    emit8(&t->e, 0x41); /* push S1 */
+    emit8(&t->e, 0x50 | (H_S1 & 7));
+}
+
+static void emit_call(struct translation *t, unsigned i, int32_t disp)
+{
+    const unsigned from = t->code->offset[i];
+
+    emit_call_tail(t, i, disp);
+    emit_edge(t, CC_CALL, (int64_t)from + (int64_t)t->op[i].in->imm, from);
+    emit_after_call(t, i);
+}
+
+/* S1 = FRAME + 16 * slot of the address in S0 in the jump table; what is not there goes to the cold site. */
+static void emit_table_lookup(struct translation *t, struct cold *cold)
+{
+    struct emit *e = &t->e;
+
+    emit_rex(e, false, H_S1, 0, H_S0, false); /* imul S1d, S0d, imm32 */
+    emit8(e, 0x69);
+    emit8(e, 0xc0 | (H_S1 & 7) << 3 | (H_S0 & 7));
+    emit32(e, BT_JUMP_HASH);
+    emit_shift(e, false, 5, H_S1, BT_JUMP_SHIFT);
+    emit_shift(e, false, 4, H_S1, 4);
+    emit_rr(e, true, OP_ADD, H_S1, H_FRAME);
+    emit_rm(e, true, OP_CMP, H_S0, H_S1, FRAME_BT(jump) + (int32_t)offsetof(struct bt_jump, rip));
+    bt_cold_jump(t, cold, CC_NE);
+}
+
+static void emit_table_jump(struct translation *t)
+{
+    emit_rm(&t->e, false, 0xff, 4, H_S1, FRAME_BT(jump) + (int32_t)offsetof(struct bt_jump, entry));
+}
+
+static void emit_events(struct translation *t, struct cold *cold)
+{
+    emit_rex(&t->e, false, 0, 0, H_FRAME, false);
+    emit8(&t->e, 0x83);
+    emit_modrm_mem(&t->e, 7, H_FRAME, FRAME_CPU(events));
+    emit8(&t->e, 0);
+    bt_cold_jump(t, cold, CC_NE);
+}
+
+static void emit_ret(struct translation *t, unsigned i, int32_t disp)
+{
+    struct emit *e = &t->e;
+    unsigned index;
+    uint32_t miss;
+    struct cold *cold;
+    int64_t extra = t->op[i].in->shape == SHAPE_I ? (int64_t)t->op[i].in->imm : 0;
+
+    bt_new_site(t, i, i, &index)->end = true;
+    cold = bt_cold(t, COLD_SITE, index);
+    emit_rm(e, is_wide(t), OP_MOV, H_S0, H_S0, disp);
+    emit_key(t, H_S1, H_S0);
+    emit_rm(e, true, OP_CMP, H_S1, H_RSP, 8);
+    miss = emit_jump(e, CC_NE);
+    emit_lea(e, is_wide(t), H_GSP, H_GSP, (int32_t)((int64_t)word(t) + extra));
+    emit8(e, 0xc3);
+    emit_patch(e, miss, emit_here(e));
+    if (extra) {
+        bt_cold_jump(t, cold, CC_ALWAYS);
+        return;
+    }
+    emit_events(t, cold);
+    emit_table_lookup(t, cold);
+    emit_lea(e, is_wide(t), H_GSP, H_GSP, (int32_t)word(t));
+    emit_table_jump(t);
+}
+
+/* S0 = the target of an indirect branch; flags: in the frame. */
+static void emit_target(struct translation *t, unsigned i)
+{
+    const struct bt_op *op = &t->op[i];
+    struct group group;
+    struct cold *cold;
+    unsigned index;
+
+    bt_want_flags_m(t);
+    t->flags_h = false;
+    if (!op->memory) {
+        int g = bt_operand_gpr(&op->z.op[0]);
+
+        if (bt_host_of[g] == IN_FRAME)
+            emit_load(&t->e, H_S0, H_FRAME, FRAME_GPR(g));
+        else
+            emit_rr(&t->e, is_wide(t), OP_MOV, H_S0, bt_host_of[g]);
+        return;
+    }
+    bt_find_operand(t, i, &group);
+    bt_new_site(t, i, i, &index)->end = true;
+    cold = bt_emit_check(t, &group, index);
+    emit_rm(&t->e, is_wide(t), OP_MOV, H_S0, H_S0, 0);
+    cold->after = emit_here(&t->e);
+}
+
+static void emit_jmp_indirect(struct translation *t, unsigned i)
+{
+    unsigned index;
+    struct cold *cold;
+
+    emit_target(t, i);
+    bt_new_site(t, i, i, &index)->end = true;
+    cold = bt_cold(t, COLD_SITE, index);
+    emit_events(t, cold);
+    emit_table_lookup(t, cold);
+    emit_table_jump(t);
+}
+
+/* Nothing changes before both the target is known and the push is sure: until then the semantics can do it all. */
+static void emit_call_indirect(struct translation *t, unsigned i)
+{
+    struct emit *e = &t->e;
+    struct group push;
+    struct cold *cold;
+    unsigned index;
+
+    emit_target(t, i);
+    bt_new_site(t, i, i, &index)->end = true;
+    emit_table_lookup(t, bt_cold(t, COLD_SITE, index));
+    emit_load(e, H_S1, H_S1, FRAME_BT(jump) + (int32_t)offsetof(struct bt_jump, entry));
+    emit_store(e, H_FRAME, FRAME_BT(entry), H_S1);
+    emit_store(e, H_FRAME, FRAME_BT(target), H_S0);
+    bt_find_push(t, i, &push);
+    bt_new_site(t, i, i, &index)->end = true;
+    cold = bt_emit_check(t, &push, index);
+    emit_call_tail(t, i, 0);
+    emit_load(e, H_S0, H_FRAME, FRAME_BT(target));
+    emit_rm(e, false, 0xff, 2, H_FRAME, FRAME_BT(entry));
+    emit_after_call(t, i);
+    cold->after = emit_here(e);
+}
+
+/* An instruction whose access, if it has one, is at [S0 + disp] and has been checked. */
+static void emit_one(struct translation *t, unsigned i, int32_t disp)
+{
+    const struct bt_op *op = &t->op[i];
+
+    switch (op->kind) {
+    case OP_IDENTITY:
+        flags_before(t, op);
+        bt_emit_identity(&t->e, op, disp);
+        flags_after(t, op);
+        break;
+    case OP_LEA_:
+        emit_lea_op(t, i);
+        break;
+    case OP_PUSH:
+        emit_push(t, op, disp);
+        break;
+    case OP_POP:
+        emit_pop(t, op, disp);
+        break;
+    case OP_LEAVE:
+        emit_leave(t, disp);
+        break;
+    case OP_CALL:
+        bt_want_flags_m(t);
+        t->flags_h = false;
+        emit_call(t, i, disp);
+        break;
+    case OP_RET:
+        bt_want_flags_m(t);
+        t->flags_h = false;
+        emit_ret(t, i, disp);
+        break;
+    default:
+        break;
+    }
+}
+
+static bool ends_block(const struct bt_op *op)
+{
+    return op->kind == OP_CALL || op->kind == OP_RET;
+}
+
+static unsigned emit_group(struct translation *t, unsigned first)
+{
+    struct group group;
+    struct cold *cold;
+    unsigned index;
+
+    bt_find_group(t, first, &group);
+    bt_new_site(t, first, group.last, &index)->end = ends_block(&t->op[group.last]);
+    cold = bt_emit_check(t, &group, index);
+    for (unsigned i = first; i <= group.last; i++)
+        emit_one(t, i, (int32_t)(group.delta[i - first] - group.low));
+    cold->after = emit_here(&t->e);
+    cold->flags_h = t->flags_h;
+    return group.last + 1;
+}
+
+/* Translates the instruction i, and others it is grouped with. Returns the next one's number. */
+static unsigned emit_op(struct translation *t, unsigned i)
+{
+    const struct bt_op *op = &t->op[i];
+
+    if (bt_is_access(op))
+        return emit_group(t, i);
+    switch (op->kind) {
+    case OP_CALLOUT:
+        emit_callout(t, i, i, false);
+        break;
+    case OP_CALLOUT_END:
+        emit_callout(t, i, i, true);
+        emit_edge(t, CC_ALWAYS, t->code->offset[i + 1], 0);
+        break;
+    case OP_DIVIDE:
+        emit_divide(t, i);
+        break;
+    case OP_JMP:
+        emit_edge(t, CC_ALWAYS, (int64_t)t->code->offset[i] + (int64_t)op->in->imm, t->code->offset[i]);
+        break;
+    case OP_JCC:
+        emit_jcc(t, i);
+        break;
+    case OP_JMP_INDIRECT:
+        emit_jmp_indirect(t, i);
+        break;
+    case OP_CALL_INDIRECT:
+        emit_call_indirect(t, i);
+        break;
+    default:
+        emit_one(t, i, 0);
+    }
+    return i + 1;
+}
+
+/* --- the block ------------------------------------------------------------------------------------ */
+
+/* What comes first: a use of the flags in the host's RFLAGS, or what needs them in the frame? */
+static bool wants_frame_first(const struct translation *t)
+{
+    if (t->vcpu->counting || t->code->vectors)
+        return true;
+    for (unsigned i = 0; i < t->count; i++) {
+        const struct bt_op *op = &t->op[i];
+
+        if (bt_is_access(op) || op->kind == OP_CALLOUT || op->kind == OP_CALLOUT_END || op->kind == OP_DIVIDE ||
+            op->kind == OP_JMP_INDIRECT || op->kind == OP_CALL_INDIRECT)
+            return true;
+        if (op->kind == OP_JCC || op->flags_read || op->flags_written)
+            return false;
+    }
+    return false;
+}
+
+static void emit_guards(struct translation *t)
+{
+    struct emit *e = &t->e;
+
+    if (t->code->vectors) {
+        emit8(e, 0x41); /* cmp byte [vectors], n */
+        emit8(e, 0x80);
+        emit_modrm_mem(e, 7, H_FRAME, FRAME_BT(vectors));
+        emit8(e, t->code->vectors);
+        bt_cold_jump(t, bt_cold(t, COLD_VECTORS, 0), CC_B);
+        t->flags_h = false;
+    }
+    if (t->vcpu->counting) {
+        emit_rm(e, true, 0x81, 5, H_FRAME, FRAME_BT(budget)); /* sub qword [budget], count */
+        emit32(e, t->count);
+        bt_cold_jump(t, bt_cold(t, COLD_BUDGET, 0), CC_S);
+        t->flags_h = false;
+    }
+}
+
+/* Two ways in, by where the flags are: the one that the block would like falls through from the other. */
+static void emit_entries(struct translation *t)
+{
+    struct bt_code *code = t->code;
+
+    if (wants_frame_first(t)) {
+        code->entry_h = emit_here(&t->e);
+        emit_save_flags(&t->e);
+        code->entry_m = emit_here(&t->e);
+        t->flags_h = false;
+        t->flags_m = true;
+    } else {
+        code->entry_m = emit_here(&t->e);
+        emit_restore_flags(&t->e);
+        code->entry_h = emit_here(&t->e);
+        t->flags_h = true;
+        t->flags_m = false;
+    }
+    emit_guards(t);
+}
+
+/* The way in from another page: the guest address is in S0. Is that page now what this block was translated from? */
+static void emit_checked_entry(struct translation *t, const uint8_t *page)
+{
+    struct emit *e = &t->e;
+    uint32_t wrong[2];
+
+    t->code->entry_checked = emit_here(e);
+    emit_tlb_slot(e, FRAME_TLB(table));
+    emit_lea(e, is_wide(t), H_S0, H_S0, -(int32_t)t->code->page_offset);
+    emit_store(e, H_FRAME, FRAME_CPU(rip), H_S0);
+    emit_rm(e, true, OP_CMP, H_S0, H_S1, (int32_t)offsetof(struct x86_tlb_entry, fetch));
+    wrong[0] = emit_jump(e, CC_NE);
+    emit_mov_imm64(e, H_S0, (uint64_t)page);
+    emit_rm(e, true, OP_CMP, H_S0, H_S1, (int32_t)offsetof(struct x86_tlb_entry, host));
+    wrong[1] = emit_jump(e, CC_NE);
+    emit_jump_to(e, CC_ALWAYS, t->code->entry_m);
+    emit_patch(e, wrong[0], emit_here(e));
+    emit_patch(e, wrong[1], emit_here(e));
+    emit_load(e, H_S0, H_FRAME, FRAME_CPU(rip));
+    emit_lea(e, is_wide(t), H_S0, H_S0, t->code->page_offset);
+    emit_jump_to(e, CC_ALWAYS, t->vcpu->thunk.resolve);
+}
+
+static struct bt_code *new_code(struct block *block, const struct bt_op *op, unsigned count)
+{
+    const unsigned edges = 2, sites = count + 5; /* one for an instruction, some more for the branch */
+    size_t head = ALIGN_UP(sizeof(struct bt_code) + (count + 1) * sizeof(uint16_t), 8);
+    struct bt_code *code = calloc(1, head + edges * sizeof(struct bt_edge) + sites * sizeof(struct bt_site));
+    unsigned offset = (unsigned)(block_gpa(block) & ~PAGE_MASK);
+
+    if (!code)
+        return NULL;
+    code->block = block;
+    code->page_offset = (uint16_t)offset;
+    code->edge = (struct bt_edge *)((char *)code + head);
+    code->site = (struct bt_site *)(code->edge + edges);
+    for (unsigned i = 0; i < count; i++) {
+        code->offset[i] = (uint16_t)offset;
+        offset += op[i].in->length;
+        code->vectors = MAX(code->vectors, op[i].kind == OP_IDENTITY ? op[i].vectors : 0);
+    }
+    code->offset[count] = (uint16_t)offset;
+    return code;
+}
+
+static void emit_block(struct translation *t, const uint8_t *page)
+{
+    unsigned i = 0, last = t->count - 1;
+
+    emit_entries(t);
+    while (i < t->count)
+        i = emit_op(t, i);
+    if (t->op[last].kind < OP_JMP && t->op[last].kind != OP_CALLOUT_END)
+        emit_edge(t, CC_ALWAYS, t->code->offset[t->count], 0);
+    bt_emit_cold(t);
+    emit_checked_entry(t, page);
+}
+
+/* An upper bound of the host code for `count` instructions. */
+#define MAX_HOST_BYTES(count) (512 + (count)*448)
+
+struct bt_code *bt_translate(struct bt_vcpu *vcpu, struct block *block, const uint8_t *bytes)
+{
+    struct bt_op op[BLOCK_MAX_INSNS];
+    struct translation t = {.vcpu = vcpu, .op = op, .count = block->count, .mode = block_mode(block)};
+    const uint8_t *at = bytes;
+
+    for (unsigned i = 0; i < block->count; i++) {
+        bt_op_analyse(&op[i], &block->insn[i], t.mode, at);
+        at += block->insn[i].length;
+    }
+    t.code = new_code(block, op, t.count);
+    if (!t.code)
+        return NULL;
+    bt_cache_reserve(vcpu, MAX_HOST_BYTES(t.count));
+    t.e = (struct emit){.base = vcpu->cache.rw, .p = vcpu->cache.rw + vcpu->cache.used};
+    t.e.end = t.e.p + MAX_HOST_BYTES(t.count);
+    t.code->start = emit_here(&t.e);
+    emit_block(&t, bytes - (block_gpa(block) & ~PAGE_MASK));
+    if (t.e.full) {
+        free(t.code);
+        return NULL;
+    }
+    t.code->end = emit_here(&t.e);
+    bt_cache_enter(vcpu, t.code);
+    return t.code;
+}

@@ -1,0 +1,78 @@
+/*
+ * engine/bt/translate_internal.h: the translation of one block in progress.
+ */
+#ifndef ENGINE_BT_TRANSLATE_INTERNAL_H
+#define ENGINE_BT_TRANSLATE_INTERNAL_H
+
+#include "engine/bt/emit.h"
+#include "engine/bt/op.h"
+
+#define MAX_COLD 160
+
+/* Code off the straight path, emitted after it. */
+struct cold {
+    enum { COLD_SITE, COLD_STACK, COLD_EDGE, COLD_VECTORS, COLD_BUDGET } kind;
+    uint32_t patch[4]; /* jumps that lead here */
+    unsigned patches;
+    uint32_t after; /* what follows the instructions that a site executes */
+    uint32_t back;  /* COLD_STACK: where the check begins */
+    int32_t low;    /* COLD_STACK: the access begins at RSP + low */
+    unsigned index; /* of the site or edge */
+    bool flags_h;   /* what follows wants the flags in the host's RFLAGS; COLD_EDGE: they are only there */
+};
+
+struct translation {
+    struct bt_vcpu *vcpu;
+    struct bt_code *code;
+    struct emit e;
+    struct bt_op *op;
+    unsigned count;
+    enum x86_mode mode;
+    bool flags_h, flags_m; /* where the guest's status flags are */
+    struct cold cold[MAX_COLD];
+    unsigned colds;
+};
+
+/* An access to memory: its place from a base, and what it may share a check with. Registers by number; X86_REG_ZERO:
+ * none. */
+struct access {
+    unsigned base, index, scale, seg, addrsize;
+    int64_t disp;
+    unsigned size; /* bytes */
+    bool write;
+};
+
+/* A run of instructions whose memory accesses share one check. */
+struct group {
+    struct access leader;
+    unsigned first, last;
+    int64_t low, high; /* [low, high) from the common base */
+    bool write;
+    uint8_t align;
+    int64_t delta[BLOCK_MAX_INSNS]; /* by instruction - first: of its access from the base at the group's begin */
+};
+
+/* Wants the flags in the frame, or in the host's RFLAGS. */
+void bt_want_flags_m(struct translation *t);
+void bt_want_flags_h(struct translation *t);
+
+struct cold *bt_cold(struct translation *t, int kind, unsigned index);
+void bt_cold_jump(struct translation *t, struct cold *cold, unsigned cc);
+struct bt_site *bt_new_site(struct translation *t, unsigned first, unsigned last, unsigned *index);
+
+/* memory.c. Every access of the guest to memory is checked by what bt_emit_check() emits. */
+bool bt_is_access(const struct bt_op *op);
+void bt_find_group(const struct translation *t, unsigned first, struct group *group);
+/* The memory operand of instruction i alone; the word that it pushes alone. */
+void bt_find_operand(const struct translation *t, unsigned i, struct group *group);
+void bt_find_push(const struct translation *t, unsigned i, struct group *group);
+/* S0 = host address of the group's lowest byte; what does not pass goes to the site. Flags: then in the frame only. */
+struct cold *bt_emit_check(struct translation *t, const struct group *group, unsigned site);
+/* base + index << scale + disp into `to` at the address size. S1 is lost, and S0 if two are in the frame. */
+void bt_emit_sum(struct translation *t, const struct access *a, unsigned to, int64_t disp);
+void bt_emit_cold(struct translation *t);
+
+/* rewrite.c. The instruction itself; its memory operand is [S0 + disp]. S1 (without memory operand S0 too) is lost. */
+void bt_emit_identity(struct emit *e, const struct bt_op *op, int32_t disp);
+
+#endif
