@@ -256,8 +256,8 @@ static enum op_kind classify(struct bt_op *op)
             return OP_CALLOUT;
         op->gpr_written = (uint16_t)BIT(bt_operand_gpr(&op->z.op[0]));
         return OP_LEA_;
-    case ZYDIS_MNEMONIC_PAUSE:
-        return OP_NOTHING;
+    case ZYDIS_MNEMONIC_PAUSE: /* with REX.B it exchanges registers */
+        return insn->raw.rex.B ? OP_CALLOUT : OP_NOTHING;
     default:
         break;
     }

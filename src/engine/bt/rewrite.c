@@ -8,7 +8,7 @@
 /* What the fields of the instruction become. */
 struct fields {
     unsigned reg, rm, vvvv, opcode_reg;
-    bool memory, force_rex;
+    bool memory, force_rex, in_opcode;
 };
 
 /* The host register for an operand: its own, or the scratch register that stands for it. */
@@ -52,6 +52,7 @@ static struct fields find_fields(const struct bt_op *op, const uint8_t *scratch)
             break;
         case ZYDIS_OPERAND_ENCODING_OPCODE:
             f.opcode_reg = host;
+            f.in_opcode = true;
             break;
         default:
             break;
@@ -142,7 +143,7 @@ static void emit_instruction(struct emit *e, const struct bt_op *op, const uint8
         emit_rex(e, op->z.mode == MODE_LONG64 && insn->raw.rex.W, modrm ? f.reg : 0, 0, base, f.force_rex);
         emit_map(e, insn->opcode_map);
         if (!modrm)
-            opcode = (opcode & ~7u) | ((f.opcode_reg | (opcode & 7)) & 7);
+            opcode = f.in_opcode ? (opcode & ~7u) | (f.opcode_reg & 7) : opcode;
     }
     emit8(e, opcode);
     if (modrm && f.memory)
