@@ -33,6 +33,11 @@ static unsigned page_slot(gpa_t gpa)
     return (unsigned)((gpa >> PAGE_SHIFT) & ((1u << PAGE_HASH_BITS) - 1));
 }
 
+static unsigned watch_slot(gpa_t gpa)
+{
+    return (unsigned)((gpa >> PAGE_SHIFT) & ((1u << CODE_WATCH_BITS) - 1));
+}
+
 static unsigned hash_slot(uint64_t key)
 {
     return (unsigned)((key * 0x9e3779b97f4a7c15ull) >> (64 - BLOCK_HASH_BITS));
@@ -61,6 +66,7 @@ static struct code_page *watch_page(struct soft_vcpu *vcpu, gpa_t gpa)
     page->gpa = gpa;
     page->next = code->pages[page_slot(gpa)];
     code->pages[page_slot(gpa)] = page;
+    atomic_fetch_add(&code->watched[watch_slot(gpa)], 1);
     x86_tlb_protect_gpa(&vcpu->cpu, gpa);
     return page;
 }
@@ -105,6 +111,7 @@ static void drop_page(struct code_cache *code, struct code_page *page)
     while (*link != page)
         link = &(*link)->next;
     *link = page->next;
+    atomic_fetch_sub(&code->watched[watch_slot(page->gpa)], 1);
     free(page);
 }
 
@@ -145,6 +152,18 @@ void code_written(struct soft_vcpu *vcpu, gpa_t gpa, uint64_t len)
         gpa += piece;
         len -= piece;
     }
+}
+
+bool code_may_be_in(const struct soft_vcpu *vcpu, gpa_t gpa, uint64_t len)
+{
+    gpa_t first = gpa & PAGE_MASK;
+
+    if (len > PAGE_SIZE << CODE_WATCH_BITS)
+        return true;
+    for (gpa_t page = first; page < gpa + len; page += PAGE_SIZE)
+        if (atomic_load(&vcpu->code.watched[watch_slot(page)]))
+            return true;
+    return false;
 }
 
 bool code_watched(const struct soft_vcpu *vcpu, gpa_t page)

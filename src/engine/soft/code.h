@@ -5,6 +5,8 @@
 #ifndef ENGINE_SOFT_CODE_H
 #define ENGINE_SOFT_CODE_H
 
+#include <stdatomic.h>
+
 #include "x86/insn.h"
 
 struct soft_vcpu;
@@ -31,12 +33,14 @@ struct code_page;
 #define JUMP_CACHE_BITS 12
 #define BLOCK_HASH_BITS 14
 #define PAGE_HASH_BITS  11
+#define CODE_WATCH_BITS 16
 
 struct code_cache {
     struct block *jump[1 << JUMP_CACHE_BITS]; /* direct-mapped, by key: the fast way in */
     struct block *hash[1 << BLOCK_HASH_BITS];
     struct code_page *pages[1 << PAGE_HASH_BITS];
-    struct block *dropped; /* not in use any more, freed between blocks */
+    _Atomic uint16_t watched[1 << CODE_WATCH_BITS]; /* how many pages of that number, modulo: for other threads */
+    struct block *dropped;                          /* not in use any more, freed between blocks */
     size_t bytes;
 };
 
@@ -63,6 +67,8 @@ void code_free(struct soft_vcpu *vcpu);
 
 /* Does the page hold decoded code? Then its writes are to be told: */
 bool code_watched(const struct soft_vcpu *vcpu, gpa_t page);
+/* Could [gpa, gpa + len) hold decoded code? Any thread. */
+bool code_may_be_in(const struct soft_vcpu *vcpu, gpa_t gpa, uint64_t len);
 /* Bytes of RAM were written, or the memory map changed there: drops the blocks that lie in them. */
 void code_written(struct soft_vcpu *vcpu, gpa_t gpa, uint64_t len);
 

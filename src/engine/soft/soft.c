@@ -381,8 +381,8 @@ static const struct x86_bus_ops bus_ops = {
 
 /* --- life ---------------------------------------------------------------------------- */
 
-/* Any thread. The event is there before the writer tells the guest that the data is, so that the guest cannot run
- * stale code. */
+/* Any thread. Most of what devices write holds no code and costs a look. The event is there before the writer tells the
+ * guest that the data is, so that the guest cannot run stale code. */
 static void mem_changed(void *opaque, gpa_t gpa, uint64_t len)
 {
     struct soft_vm *vm = opaque;
@@ -391,7 +391,7 @@ static void mem_changed(void *opaque, gpa_t gpa, uint64_t len)
         struct soft_vcpu *vcpu = vm->vcpu[i];
         struct soft_writes *writes = vcpu ? &vcpu->writes : NULL;
 
-        if (!writes)
+        if (!writes || !code_may_be_in(vcpu, gpa, len))
             continue;
         lock_take(&writes->lock);
         if (writes->count < SOFT_WRITES) {
