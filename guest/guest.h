@@ -32,6 +32,10 @@ void guest_unblock_signals(void);
  * them. Power signals do not return. */
 bool guest_take_signals(int fd, pid_t pid, int *status);
 
+/* --- drivers.c ----------------------------------------------------------------------------------- */
+
+void guest_load_drivers(void);
+
 /* --- the modes ---------------------------------------------------------------------------------- */
 
 _Noreturn void job_mode(void);

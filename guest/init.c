@@ -234,6 +234,7 @@ int main(int argc, char **argv)
     setenv("USER", "root", 1);
     setenv("SHELL", "/bin/sh", 1);
     install_busybox();
+    guest_load_drivers();
     if (chdir("/root") < 0)
         guest_say("/root: %s", strerror(errno));
     read_option("trapeze.mode", mode, sizeof(mode));

@@ -138,10 +138,24 @@ unpack() { # deb, directory
 image=$(resolve_kernel)
 kernel_deb=$(fetch "$image")
 say "kernel: $image"
-# Only the image itself: the modules are many and not needed.
-{ dpkg-deb --fsys-tarfile "$kernel_deb" | tar -x -C "$work" --wildcards './boot/vmlinuz-*'; } 2>"$log" ||
-    fail "cannot unpack $kernel_deb: $(head -n 1 "$log")"
+# The image itself, and of its modules those for our devices and the file systems people put on them. What is not in
+# the package is built in.
+modules='virtio virtio_ring virtio_pci virtio_pci_legacy_dev virtio_pci_modern_dev virtio_blk virtio-rng failover
+    net_failover virtio_net virtio_balloon virtio_console vsock vmw_vsock_virtio_transport_common
+    vmw_vsock_virtio_transport fuse virtiofs overlay ext4 jbd2 mbcache crc16 libcrc32c crc32c_generic'
+{
+    dpkg-deb --fsys-tarfile "$kernel_deb" | tar -x -C "$work" --wildcards './boot/vmlinuz-*' './lib/modules/*.ko*'
+} 2>"$log" || fail "cannot unpack $kernel_deb: $(head -n 1 "$log")"
 vmlinuz=$(ls "$work"/boot/vmlinuz-* 2>/dev/null) || fail "$image has no boot/vmlinuz"
+
+# --- modules -----------------------------------------------------------------
+
+version=$(ls "$work/lib/modules" 2>/dev/null | head -n 1)
+[ -n "$version" ] || fail "$image has no modules"
+for module in $modules; do
+    path=$(find "$work/lib/modules/$version" -name "$module.ko" | head -n 1)
+    [ -z "$path" ] || echo "${path#"$work/"}"
+done >"$work/modules"
 
 # --- programs ----------------------------------------------------------------
 
@@ -164,9 +178,20 @@ if [ "$ARCH" = i386 ]; then
     flags="$flags -m32 -march=i686 -B$sdk/lib/i386-linux-gnu/ -B$gccdir/ -L$sdk/lib/i386-linux-gnu -L$gccdir"
     flags="$flags -isystem $sdk/include/i386-linux-gnu"
 fi
+# Which needs which, and which device wants which. depmod looks at what is there: the chosen ones.
+mkdir -p "$work/chosen/lib/modules/$version"
+while read -r path; do
+    mkdir -p "$work/chosen/${path%/*}"
+    mv "$work/$path" "$work/chosen/$path"
+done <"$work/modules"
+rm -rf "$work/lib"
+depmod=$busybox
+"$depmod" true 2>/dev/null || depmod=/bin/busybox
+"$depmod" depmod -b "$work/chosen" "$version" 2>"$log" || fail "depmod: $(head -n 1 "$log") (package busybox-static)"
+
 say "compiling init ($ARCH)"
 # shellcheck disable=SC2086
-"$CC" $flags -o "$work/init" "$here"/init.c "$here"/channel.c "$here"/shell.c "$here"/job.c "$here"/demo.c \
+"$CC" $flags -o "$work/init" "$here"/init.c "$here"/drivers.c "$here"/channel.c "$here"/shell.c "$here"/job.c "$here"/demo.c \
     2>"$log" || { cat "$log" >&2; fail "init does not compile (a static C library is needed: package libc6-dev)"; }
 "$CC" -std=gnu11 -D_GNU_SOURCE -O1 -o "$work/mkinitramfs" "$here/mkinitramfs.c" 2>"$log" ||
     { cat "$log" >&2; fail "mkinitramfs does not compile"; }
@@ -184,6 +209,8 @@ list() {
     for f in passwd group hosts profile; do
         echo "file etc/$f 0644 $work/etc/$f"
     done
+    (cd "$work/chosen" && find lib -type d | sort) | sed 's,.*,dir & 0755,'
+    (cd "$work/chosen" && find lib -type f | sort) | sed "s,.*,file & 0644 $work/chosen/&,"
     for f in poweroff halt reboot; do
         echo "link sbin/$f /init"
     done

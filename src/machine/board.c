@@ -17,6 +17,7 @@
 #include "device/legacy/i8042.h"
 #include "device/legacy/pit8254.h"
 #include "device/legacy/uart16550.h"
+#include "device/virtio/rng.h"
 #include "engine/lockstep/lockstep.h"
 #include "machine/machine_internal.h"
 
@@ -43,6 +44,7 @@ struct board {
     struct acpi_pm *pm;
     struct exit_port *exit_port;
     struct pci_host *pci;
+    struct virtio_rng *rng;
     struct uart *uart[ARRAY_SIZE(serial_ports)];
     gpa_t rsdp;
 };
@@ -227,6 +229,12 @@ static int add_pci(struct board *board, struct error *err)
     return board->pci ? 0 : -ENOMEM;
 }
 
+static int add_virtio(struct board *board, struct error *err)
+{
+    board->rng = virtio_rng_new(board->pci, board->machine->mem, err);
+    return board->rng ? 0 : -ENOMEM;
+}
+
 static int add_tables(struct board *board, struct error *err)
 {
     const struct boot_acpi_config acpi = {
@@ -253,7 +261,7 @@ struct board *board_new(struct machine *machine, struct error *err)
     }
     board->machine = machine;
     if (add_irqchips(board, err) || add_timers(board, err) || add_power(board, err) || add_serial(board, err) ||
-        add_pci(board, err) || add_tables(board, err)) {
+        add_pci(board, err) || add_virtio(board, err) || add_tables(board, err)) {
         board_free(board);
         return NULL;
     }
@@ -265,6 +273,8 @@ void board_free(struct board *board)
     for (unsigned i = 0; i < ARRAY_SIZE(board->uart); i++)
         if (board->uart[i])
             uart_free(board->uart[i]);
+    if (board->rng)
+        virtio_rng_free(board->rng);
     if (board->pci)
         pci_host_free(board->pci);
     if (board->exit_port)

@@ -1,0 +1,72 @@
+/*
+ * guest/drivers.c: loads the modules for what is on the buses, as udev would:
+ * each device names its driver by its modalias.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <glob.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "guest.h"
+
+#define DEVICES 64
+
+/* Only virtio's: the host bridge's alias and others have no module here. */
+static const char *const buses[] = {"/sys/bus/pci/devices/*/modalias", "/sys/bus/virtio/devices/*/modalias"};
+static const char *const wanted[] = {"pci:v00001AF4", "virtio:"};
+
+static void modprobe(char **argv)
+{
+    pid_t pid = fork();
+
+    if (pid == 0) {
+        guest_unblock_signals();
+        execv("/bin/busybox", argv);
+        _exit(STATUS_NOT_FOUND);
+    }
+    while (pid > 0 && waitpid(pid, NULL, 0) < 0 && errno == EINTR)
+        ;
+}
+
+static char *read_alias(const char *path)
+{
+    char text[256];
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    ssize_t n = fd < 0 ? 0 : read(fd, text, sizeof(text) - 1);
+
+    if (fd >= 0)
+        close(fd);
+    text[n > 0 ? n : 0] = 0;
+    text[strcspn(text, "\n")] = 0;
+    return strdup(text);
+}
+
+/* The second bus has devices when the first one's driver is there. */
+void guest_load_drivers(void)
+{
+    for (size_t bus = 0; bus < sizeof(buses) / sizeof(buses[0]); bus++) {
+        char *argv[4 + DEVICES] = {"modprobe", "-q", "-a"};
+        size_t n = 3;
+        glob_t found;
+
+        if (glob(buses[bus], 0, NULL, &found) == 0) {
+            for (size_t i = 0; i < found.gl_pathc && n < 3 + DEVICES; i++) {
+                char *alias = read_alias(found.gl_pathv[i]);
+
+                if (alias && strncmp(alias, wanted[bus], strlen(wanted[bus])) == 0)
+                    argv[n++] = alias;
+                else
+                    free(alias);
+            }
+            globfree(&found);
+        }
+        if (n > 3)
+            modprobe(argv);
+        while (n > 3)
+            free(argv[--n]);
+    }
+}
