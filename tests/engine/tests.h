@@ -232,6 +232,14 @@ enum { STATUS_PASS, STATUS_FAIL, STATUS_SKIP };
     X(tlb_large_page, EXIT)                 \
     X(tlb_privilege, EXIT)                  \
     X(tlb_feature_changes, EXIT)            \
+    X(toggle_within_block, EXIT)            \
+    X(toggle_alignment_check, EXIT)         \
+    X(toggle_smap, EXIT)                    \
+    X(toggle_around, EXIT)                  \
+    X(toggle_rounding, EXIT)                \
+    X(toggle_unmasked, EXIT)                \
+    X(toggle_misaligned, EXIT)              \
+    X(toggle_units, EXIT)                   \
     X(window_sti, EXIT)                     \
     X(window_sti_cli, EXIT)                 \
     X(window_sti_hlt, EXIT)                 \
