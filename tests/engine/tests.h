@@ -240,6 +240,10 @@ enum { STATUS_PASS, STATUS_FAIL, STATUS_SKIP };
     X(toggle_unmasked, EXIT)                \
     X(toggle_misaligned, EXIT)              \
     X(toggle_units, EXIT)                   \
+    X(watched_steps, EXIT)                  \
+    X(watched_steps_from_outside, EXIT)     \
+    X(watched_debug_registers, EXIT)        \
+    X(watched_windows, EXIT)                \
     X(window_sti, EXIT)                     \
     X(window_sti_cli, EXIT)                 \
     X(window_sti_hlt, EXIT)                 \
