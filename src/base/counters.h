@@ -16,6 +16,7 @@
     X(exits_irq_window, "exits: interrupt window")                 \
     X(exits_eoi,       "exits: end of interrupt, level-triggered") \
     X(exits_kick,      "exits: kicked")                             \
+    X(emulated,        "instructions that KVM handed back, emulated") \
     X(tlb_hits,        "soft-TLB hits, of data accesses")           \
     X(tlb_misses,      "soft-TLB misses")                          \
     X(tlb_flushes,     "soft-TLB flushes")                         \

@@ -112,7 +112,7 @@ static int prepare(struct session *session, struct error *err)
         .memory = session->config->memory,
         .cpus = 1,
     };
-    char engine_line[256];
+    char engine_line[512];
     int rc;
 
     if (session->config->kernel && (session->config->command || session->config->demo))

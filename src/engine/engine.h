@@ -27,6 +27,7 @@ struct engine_config {
 struct engine_ops {
     const char *name;
     const char *summary; /* for --help and doctor: a few words */
+    bool hardware;       /* guest code runs on the processor itself: `auto` takes it only if it does at such a speed */
 
     /* Can it work on this host? 0, or a negative errno and why not. */
     int (*probe)(struct error *err);
@@ -62,6 +63,7 @@ struct engine_ops {
 /* One per folder; machine/board.c alone lists them. */
 extern const struct engine_ops engine_interp;
 extern const struct engine_ops engine_bt;
+extern const struct engine_ops engine_kvm;
 extern const struct engine_ops engine_null;
 
 #endif

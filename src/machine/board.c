@@ -51,7 +51,14 @@ struct board {
 
 /* --- engines -------------------------------------------------------------------------- */
 
-static const struct engine_ops *const engines[] = {&engine_interp, &engine_bt};
+/* `auto` takes the first that works (and, if it is a hardware engine, does run at such a speed): bt, behind interp, is
+ * for those who ask for it. */
+static const struct engine_ops *const engines[] = {&engine_kvm, &engine_interp, &engine_bt};
+
+const struct engine_ops *machine_engine(unsigned i)
+{
+    return i < ARRAY_SIZE(engines) ? engines[i] : NULL;
+}
 
 static const struct engine_ops *find_engine(const char *name, size_t len)
 {
@@ -77,18 +84,50 @@ static const struct engine_ops *find_lockstep(const char *name)
     return leader && follower ? lockstep_engine(leader, follower) : NULL;
 }
 
+/* Why auto passes over an engine, in err; 0: it does not. */
+static int judge_engine(const struct engine_ops *engine, struct error *err)
+{
+    struct engine_speed speed;
+    int rc = engine->probe(err);
+
+    if (rc || !engine->hardware)
+        return rc;
+    rc = machine_measure_engine(engine, &speed, err);
+    if (rc || speed.hardware)
+        return rc;
+    return error_set(err, -ENODEV, "it emulates: %.3g million instructions a second, the processor itself %.0f",
+                     speed.mips, speed.native_mips);
+}
+
+static int choose_automatically(const struct engine_ops **engine, char *why, size_t size, struct error *err)
+{
+    char passed[300] = "";
+    size_t used = 0;
+
+    for (unsigned i = 0; i < ARRAY_SIZE(engines); i++) {
+        if (judge_engine(engines[i], err)) {
+            if (used < sizeof(passed))
+                used += (size_t)snprintf(passed + used, sizeof(passed) - used, "%snot %s: %s", used ? "; " : "",
+                                         engines[i]->name, err->message);
+            continue;
+        }
+        *engine = engines[i];
+        snprintf(why, size, "engine %s (%s; auto: %s)", engines[i]->name, engines[i]->summary,
+                 used ? passed : "the best there is");
+        return 0;
+    }
+    return error_set(err, -ENODEV, "--engine auto: none works here: %s", passed);
+}
+
 int machine_choose_engine(const char *name, const struct engine_ops **engine, char *why, size_t size, struct error *err)
 {
     int rc;
 
-    if (!strcmp(name, "auto")) {
-        *engine = &engine_interp;
-        snprintf(why, size, "engine interp (%s; auto: the only one in this version)", engine_interp.summary);
-        return 0;
-    }
+    if (!strcmp(name, "auto"))
+        return choose_automatically(engine, why, size, err);
     *engine = strncmp(name, "lockstep", 8) ? find_engine(name, strlen(name)) : find_lockstep(name);
     if (!*engine)
-        return error_set(err, -EINVAL, "--engine: there is no '%s'; there are auto, interp and lockstep", name);
+        return error_set(err, -EINVAL, "--engine: there is no '%s'; there are auto, kvm, interp and lockstep", name);
     rc = (*engine)->probe(err);
     if (!rc)
         snprintf(why, size, "engine %s (%s; asked for)", (*engine)->name, (*engine)->summary);

@@ -41,6 +41,18 @@ struct machine_result {
 int machine_choose_engine(const char *name, const struct engine_ops **engine, char *why, size_t size,
                           struct error *err);
 
+/* The engines in auto's order, the best first; NULL after the last. */
+const struct engine_ops *machine_engine(unsigned i);
+
+struct engine_speed {
+    double mips;        /* million instructions a second in a small loop */
+    double native_mips; /* the same loop on the host's processor */
+    bool hardware;      /* not slower than a quarter of that: nobody emulates */
+};
+#define HARDWARE_SHARE 4
+/* Takes some milliseconds. For an engine whose probe() says that it works. */
+int machine_measure_engine(const struct engine_ops *engine, struct engine_speed *speed, struct error *err);
+
 /* NULL with one line for the user. */
 struct machine *machine_new(const struct machine_config *config, struct error *err);
 void machine_free(struct machine *machine);

@@ -39,7 +39,7 @@
 #define STATUS_NONE       -1
 #define SHUTDOWN_LINE     "expecting shutdown\n"
 
-static const struct engine_ops *const engines[] = {&engine_interp, &engine_bt};
+static const struct engine_ops *const engines[] = {&engine_interp, &engine_bt, &engine_kvm};
 
 enum test_end { EXIT, SHUTDOWN };
 

@@ -1,0 +1,78 @@
+#!/bin/bash
+# The kvm engine on a KVM with hardware virtualization, wherever there is QEMU: run.sh BUILD [STEP]...
+# QEMU's TCG has SVM; Debian's kernel in there has kvm-amd; its initramfs holds this build, the engine tests and the
+# default guest. Slow, but a real KVM. STEPs are some of those below (all if none); or --command 'SHELL COMMAND'.
+# Prints what each said, PASS or FAIL for each, and the sum; everything is in BUILD/kvm-test/console.
+set -u
+here=$(cd "$(dirname "$0")" && pwd)
+build=$(realpath "${1:?usage: run.sh BUILD [STEP]...}")
+shift
+work=$build/kvm-test
+
+skip() { echo "kvm tests: skipped: $*"; exit 77; }
+fail() { echo "kvm tests: $*" >&2; exit 2; }
+
+# seconds | step | command
+steps='60|doctor|trapeze doctor
+1500|engine|engine-run --engine kvm /images
+3000|lockstep|engine-run --engine lockstep:interp,kvm /images
+300|smp|kvm-smp
+300|status|trapeze run --engine kvm -- sh -c "exit 42"; test $? = 42
+300|auto|trapeze run -- true 2>&1 | tee /tmp/auto; grep -q "engine kvm" /tmp/auto
+300|demo|trapeze run --engine kvm --demo --stats'
+
+command -v qemu-system-x86_64 >/dev/null || skip "qemu-system-x86_64 is not installed"
+[ -s "$build/guest/vmlinuz" ] || skip "no guest in $build/guest: make guest"
+deb=$(ls "$build/apt/amd64/$(sed -n 's/^kernel //p' "$build/guest/VERSION").deb" 2>/dev/null) ||
+    skip "the package of the guest's kernel is not in $build/apt: UPDATE=1 make guest"
+
+# --- initramfs ------------------------------------------------------------------------
+
+root=$work/root
+rm -rf "$root"
+mkdir -p "$root"/{bin,modules,images,proc,sys,dev,tmp,lib64} || fail "cannot write to $work"
+dpkg-deb --fsys-tarfile "$deb" | tar -x -C "$root/modules" --strip-components=10 --wildcards \
+    '*/virt/lib/irqbypass.ko' '*/x86/kvm/kvm.ko' '*/x86/kvm/kvm-amd.ko' --transform 's,.*/,a/b/c/d/e/f/g/h/i/j/,' ||
+    fail "cannot unpack $deb"
+busybox=$(command -v busybox) || fail "busybox-static is needed"
+cp "$busybox" "$root/bin/busybox"
+for name in $("$busybox" --list); do [ "$name" = busybox ] || ln -s busybox "$root/bin/$name"; done
+cp "$here/init.sh" "$root/init"
+chmod 755 "$root/init"
+cp "$build/tests/engine/long.elf" "$build/tests/engine/prot.elf" "$root/images/"
+mkdir "$root/bin/guest"
+cp "$build/guest/vmlinuz" "$build/guest/initrd.img" "$root/bin/guest/"
+for program in trapeze tests/engine/engine-run tests/kvm/kvm-smp; do
+    [ -x "$build/$program" ] || continue
+    cp "$build/$program" "$root/bin/"
+    strip --strip-debug "$root/bin/${program##*/}"
+    ldd "$build/$program" | sed -n 's/.*[ \t]\(\/[^ ]*\) (.*/\1/p' | while read -r library; do
+        mkdir -p "$root${library%/*}"
+        cp -L -n "$library" "$root$library"
+    done
+done
+
+if [ "${1:-}" = --command ]; then
+    echo "${LIMIT:-600}|command|$2" >"$root/steps"
+else
+    printf '%s\n' "$steps" | while IFS='|' read -r limit name command; do
+        if [ $# = 0 ] || [[ " $* " = *" $name "* ]]; then echo "$limit|$name|$command"; fi
+    done >"$root/steps"
+fi
+[ -s "$root/steps" ] || fail "no such step: $*"
+(cd "$root" && find . | "$busybox" cpio -o -H newc --quiet) >"$work/initrd" || fail "cannot pack the initramfs"
+
+# --- the machine ------------------------------------------------------------------------
+
+timeout $((300 + $(cut -d'|' -f1 "$root/steps" | paste -sd+ | bc))) \
+    qemu-system-x86_64 -machine q35 -accel tcg -cpu max,svm=on -m 2G -smp "${CPUS:-1}" -nodefaults -no-reboot \
+    -display none -serial stdio -kernel "$build/guest/vmlinuz" -initrd "$work/initrd" \
+    -append "console=ttyS0 quiet tsc=reliable cryptomgr.notests ${APPEND:-}" </dev/null 2>&1 | sed -u 's,\r,,' | tee "$work/console"
+
+passed=0 failed=0
+while IFS='|' read -r _ name _; do
+    if grep -qx "== status 0 $name" "$work/console"; then passed=$((passed + 1)); echo "PASS $name"
+    else failed=$((failed + 1)); echo "FAIL $name"; fi
+done <"$root/steps"
+echo "$passed passed, $failed failed"
+[ $failed = 0 ]
