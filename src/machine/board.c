@@ -127,7 +127,8 @@ int machine_choose_engine(const char *name, const struct engine_ops **engine, ch
         return choose_automatically(engine, why, size, err);
     *engine = strncmp(name, "lockstep", 8) ? find_engine(name, strlen(name)) : find_lockstep(name);
     if (!*engine)
-        return error_set(err, -EINVAL, "--engine: there is no '%s'; there are auto, kvm, interp and lockstep", name);
+        return error_set(err, -EINVAL, "--engine: there is no '%s'; there are auto, kvm, bt, interp and lockstep",
+                         name);
     rc = (*engine)->probe(err);
     if (!rc)
         snprintf(why, size, "engine %s (%s; asked for)", (*engine)->name, (*engine)->summary);
