@@ -20,7 +20,7 @@
 #define BT_STACK_SLACK  KIB(64) /* below the limit: what is pushed between two looks at it */
 #define BT_SEGMENTS     32
 #ifndef BT_HEAT
-#define BT_HEAT         24 /* a block is translated when it has been interpreted so often */
+#define BT_HEAT 24 /* a block is translated when it has been interpreted so often */
 #endif
 
 struct bt_code;

@@ -287,6 +287,25 @@ static bool count_may_be_zero(const struct bt_op *op)
     return !(count->imm.value.u & (op->in->opsize == 8 ? 63 : 31));
 }
 
+/* Where the manuals leave flags undefined, most instructions compute them from their operands; these leave some as they
+ * were (AMD's processors). */
+static bool keeps_undefined(const struct bt_op *op)
+{
+    switch (op->in->mnemonic) {
+    case ZYDIS_MNEMONIC_BT:
+    case ZYDIS_MNEMONIC_BTC:
+    case ZYDIS_MNEMONIC_BTR:
+    case ZYDIS_MNEMONIC_BTS:
+    case ZYDIS_MNEMONIC_IMUL:
+    case ZYDIS_MNEMONIC_LZCNT:
+    case ZYDIS_MNEMONIC_MUL:
+    case ZYDIS_MNEMONIC_TZCNT:
+        return true;
+    default:
+        return false;
+    }
+}
+
 static void look_at_flags(struct bt_op *op)
 {
     const ZydisAccessedFlags *f = op->z.insn.cpu_flags;
@@ -295,6 +314,7 @@ static void look_at_flags(struct bt_op *op)
         return;
     op->flags_read = f->tested & FLAGS_STATUS;
     op->flags_written = (f->modified | f->set_0 | f->set_1 | f->undefined) & FLAGS_STATUS;
+    op->flags_kept = keeps_undefined(op);
     op->flags_maybe = op->flags_written && count_may_be_zero(op);
 }
 

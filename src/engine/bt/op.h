@@ -34,6 +34,7 @@ struct bt_op {
     uint8_t vectors;                    /* enum bt_vectors */
     uint32_t flags_read, flags_written; /* status flags, as in RFLAGS */
     bool flags_maybe;                   /* some of those written may stay */
+    bool flags_kept;                    /* undefined ones may stay */
     bool memory, mem_write;             /* has a memory operand to be checked */
     uint8_t mem_size;                   /* bytes */
     uint8_t align;                      /* mask that the linear address must have clear */

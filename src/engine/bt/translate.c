@@ -29,8 +29,8 @@ static bool overwrites_flags(const struct bt_op *op)
 
 static void flags_before(struct translation *t, const struct bt_op *op)
 {
-    if (op->flags_read || (op->flags_written && !overwrites_flags(op)))
-        bt_want_flags_h(t);
+    if (op->flags_read || (op->flags_written && !overwrites_flags(op)) || (t->vcpu->counting && op->flags_kept))
+        bt_want_flags_h(t); /* counting: in lockstep, where undefined flags are compared too */
 }
 
 static void flags_after(struct translation *t, const struct bt_op *op)
