@@ -1,6 +1,6 @@
 # The front door. Meson does the work; `make help` lists what there is.
 .NOTPARALLEL:
-.PHONY: all run guest check bench soak fuzz install clean help packages-%
+.PHONY: all run guest check bench bench-real soak fuzz install clean help packages-%
 
 all: packages-build build/build.ninja
 	@ninja -C build
@@ -16,9 +16,15 @@ guest: packages-guest build/build.ninja ## make the default guest (KERNEL=PACKAG
 check: packages-check ## run all tests; the last line is the sum
 	@scripts/check.sh
 
-bench: packages-bench ## speed against native and QEMU's TCG, as ratios
+bench: packages-bench ## speed and memory against native and QEMU's TCG (ENGINES="A B" for other engines, ROUNDS=N)
 	@$(MAKE) --no-print-directory guest
-	@bench/run.sh
+	@bench/run.sh $(ENGINES)
+	@bench/memory.sh $(ENGINES)
+	@echo 'Real programs (gcc, python3, sqlite3, ...): make bench-real'
+
+bench-real: packages-real ## the same with real programs in the guest (minutes a round and emulator)
+	@$(MAKE) --no-print-directory guest
+	@bench/real.sh $(ENGINES)
 
 soak: packages-guest ## 50 boots in a row of the default guest (BOOTS=N for another number)
 	@$(MAKE) --no-print-directory guest
@@ -34,7 +40,7 @@ clean: ## remove the build trees
 	rm -rf build build-sanitize build-fuzz
 
 help: ## this list
-	@sed -n 's/^\([a-z]*\):.*## /make \1\t/p' Makefile | expand -t 16
+	@sed -n 's/^\([a-z-]*\):.*## /make \1\t/p' Makefile | expand -t 16
 
 packages-%:
 	@scripts/packages.sh $*

@@ -9,11 +9,11 @@ kernel=$build/guest/vmlinuz
 cmdline="$(sed -n 's/^#define GUEST_CMDLINE.*"\(.*\)"/\1/p' src/control/guest.h) quiet loglevel=3"
 [ -s "$kernel" ] || { echo "no guest: make guest" >&2; exit 2; }
 work=$(mktemp -d)
-trap 'rm -rf "$work"' EXIT
+trap 'end_running; rm -rf "$work"' EXIT
 trap 'exit 130' INT TERM HUP
 values=$work/values
 : >"$values"
-monitors=$engines
+monitors=$engines qemu_machine='' qemu_options='' start='' running=''
 
 # A static program. Aligned, so that speed does not hang on where the linker happens to put a loop.
 compile() { # output source...
@@ -31,33 +31,54 @@ make_initramfs() { # output < list
     "$work/mkinitramfs" "$1" || exit 2
 }
 
-# Runs a guest until it powers itself off: its console on standard output, the monitor's messages in $work/stderr.
-guest() { # monitor initrd memory words-for-the-kernel... (QEMU's own options in QEMU_OPTIONS)
+# A guest, until it powers itself off: its console on standard output, the monitor's messages in $work/stderr.
+guest() { # monitor initrd memory
     local monitor=$1 initrd=$2 memory=$3
-    shift 3
-    case $monitor in
     # shellcheck disable=SC2086
+    case $monitor in
     qemu-tcg) exec timeout "${LIMIT:-600}" qemu-system-x86_64 -accel tcg -cpu max -m "$memory" \
-        -M "microvm,x-option-roms=off,rtc=on${QEMU_MACHINE:-}" ${QEMU_OPTIONS:-} -kernel "$kernel" -initrd "$initrd" \
-        -append "$cmdline $qemu_clock $*" -nodefaults -no-reboot -display none -serial stdio ;;
+        -M "microvm,x-option-roms=off,rtc=on$qemu_machine" $qemu_options -kernel "$kernel" -initrd "$initrd" \
+        -append "$cmdline $qemu_clock" -nodefaults -no-reboot -display none -serial stdio ;;
     *) exec timeout "${LIMIT:-600}" "$build/trapeze" run --engine "$monitor" --memory "$memory" --kernel "$kernel" \
-        --initrd "$initrd" --append "$cmdline $*" ;;
+        --initrd "$initrd" --append "$cmdline" ;;
     esac </dev/null 2>"$work/stderr"
 }
 
-# Takes the figures from what a measuring program prints, for the table; other lines are the kernel's.
-collect() { # column < output. Status 1: it did not come to its end.
+# Starts a guest, or a program of the host: what it prints can be read from the descriptor $console.
+start_guest() { # monitor initrd memory
+    exec {console}< <(guest "$@")
+    running=$!
+}
+
+start_native() { # command...
+    exec {console}< <(exec "$@" 2>"$work/stderr")
+    running=$!
+}
+
+end_running() {
+    [ -n "$running" ] || return 0
+    kill "$running" 2>/dev/null
+    wait "$running" 2>/dev/null
+    exec {console}<&-
+    running=
+}
+
+# Takes the figures from what the running measuring program prints, for the table; other lines are the kernel's. With
+# $start (now_us) set, the time until its first line is a figure too. Status 1: it did not come to its end.
+collect() { # column
     local line ended=1
     : >"$work/console"
-    while IFS= read -r line; do
+    while IFS= read -r line <&"$console"; do
         line=${line%$'\r'}
         case $line in
-        "BENCH start") [ "$1" = native ] || add_time "$1" boot init ;;
+        "BENCH start") [ -z "$start" ] || add_time "$1" boot init ;;
         "BENCH end") ended=0 ;;
         "BENCH "*) echo "$1 ${line#BENCH }" >>"$values" ;;
         ?*) echo "$1: $line" >>"$work/console" ;;
         esac
     done
+    end_running
+    [ $ended = 0 ] || complain "$1"
     return $ended
 }
 
@@ -65,9 +86,23 @@ now_us() {
     echo "${EPOCHREALTIME/[.,]/}"
 }
 
-# The time since $start (now_us) as a figure.
+# The time since $start as a figure.
 add_time() { # column group name
     echo "$1 $2 $3 $((($(now_us) - start) * 1000))" >>"$values"
+}
+
+# Boots the default guest until its shell says its first line on the console. Status 1: it does not come to that.
+# Leaves the guest running: end_running ends it.
+boot_to_shell() { # monitor
+    local line
+    start_guest "$1" "$build/guest/initrd.img" 512M
+    while IFS= read -r line <&"$console"; do
+        case $line in
+        "Enter 'help'"*) return 0 ;;
+        *) echo "$1: $line" ;;
+        esac
+    done >"$work/console"
+    return 1
 }
 
 # Why a run did not come to its end: what its console and its monitor said last.
@@ -78,4 +113,5 @@ complain() { # column
 
 print_table() {
     awk -v columns="native $monitors" -f bench/table.awk "$values"
+    echo "load average of the host at the end: $(cut -d ' ' -f 1-3 /proc/loadavg) (this run alone: 1)"
 }

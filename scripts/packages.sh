@@ -1,5 +1,5 @@
 #!/bin/sh
-# Installs the Debian packages that are missing for a purpose: packages.sh build|guest|check|bench.
+# Installs the Debian packages that are missing for a purpose: packages.sh build|guest|check|bench|real.
 # Says which; directly as root, else through sudo. Status 2 and one line if that cannot be done.
 set -u
 
@@ -9,7 +9,8 @@ build) want=$build ;;
 guest) want="$build busybox-static" ;;
 check) want="$build busybox-static libcmocka-dev clang clang-format libclang-rt-14-dev python3" ;;
 bench) want="$build busybox-static qemu-system-x86" ;;
-*) echo "usage: $0 build|guest|check|bench" >&2; exit 2 ;;
+real) want="$build busybox-static qemu-system-x86 lua5.4 openssl perl-base python3 sqlite3" ;;
+*) echo "usage: $0 build|guest|check|bench|real" >&2; exit 2 ;;
 esac
 
 missing=

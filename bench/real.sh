@@ -1,0 +1,104 @@
+#!/bin/bash
+# Real programs, side by side in one run: real.sh [ENGINE...]. What real/jobs lists, with this host's Debian programs:
+# natively, and in a guest's initramfs under each of our engines (default: interp) and under QEMU's TCG if it is
+# installed. Each round is a boot, each program runs once in it. Medians of ROUNDS (3). Status 1 if a program failed in
+# a guest or printed something else than on the host.
+cd "$(dirname "$0")/.." || exit 2
+# shellcheck source=bench/common.sh
+. bench/common.sh
+
+# --- the programs' root --------------------------------------------------------------------------------------------
+
+root=$work/root
+
+# A file, at the place it has here, with the libraries it needs.
+add() { # path...
+    local path library
+    for path; do
+        path=$(realpath -s "$path")
+        [ -e "$root$path" ] && continue
+        mkdir -p "$root${path%/*}"
+        cp -L "$path" "$root$path" || exit 2
+        case $(head -c 4 "$path" | tr -d "\0") in
+        $'\177ELF')
+            for library in $(ldd "$path" 2>/dev/null | grep -o '/[^ ]*'); do add "$library"; done ;;
+        esac
+    done
+}
+
+add_compiler() {
+    local name sources='guest/init.c guest/channel.c guest/shell.c guest/job.c guest/demo.c'
+    mkdir -p "$root/bench/guest" "$root/bench/src/backend/char"
+    # shellcheck disable=SC2086
+    cp $sources guest/guest.h "$root/bench/guest/" && cp src/backend/char/job_protocol.h "$root/bench/src/backend/char/"
+    add /usr/bin/gcc /usr/bin/as /usr/bin/ld "$(/usr/bin/gcc -print-prog-name=cc1)" \
+        "$(/usr/bin/gcc -print-prog-name=collect2)" "$(/usr/bin/gcc -print-file-name=liblto_plugin.so)"
+    # Headers, and what the linker reads.
+    # shellcheck disable=SC2046,SC2086
+    add $(/usr/bin/gcc -O2 -M -D_GNU_SOURCE -Isrc -Iguest $sources | grep -o '/usr/[^ ]*')
+    # shellcheck disable=SC2046,SC2086
+    add $(/usr/bin/gcc -O2 -D_GNU_SOURCE -Isrc -Iguest -o "$work/a.out" $sources -Wl,--trace | grep '^/' | grep -v '^/tmp')
+    for name in libc.so libgcc_s.so libgcc.a; do add "$(/usr/bin/gcc -print-file-name=$name)"; done
+}
+
+add_python() {
+    add /usr/bin/python3
+    # shellcheck disable=SC2046
+    add $(/usr/bin/python3 -c 'import json, sys
+for module in list(sys.modules.values()):
+    if getattr(module, "__file__", None): print(module.__file__)')
+    # Compiled files that do not hang on the sources'"'"' times, which an initramfs does not keep.
+    /usr/bin/python3 -m compileall -q --invalidation-mode unchecked-hash -s "$root" "$root"/usr/lib/python3*
+}
+
+add_perl() {
+    add /usr/bin/perl
+    # shellcheck disable=SC2046
+    add $(/usr/bin/perl -Mstrict -Mwarnings -e 'print "$_\n" for values %INC')
+}
+
+make_root() {
+    local d
+    mkdir -p "$root/bench" "$root/dev" "$root/usr/bin" "$root/usr/lib" "$root/usr/lib64"
+    mkdir -m 1777 "$root/tmp"
+    for d in bin lib lib64; do ln -s "usr/$d" "$root/$d"; done
+    add /bin/dash /usr/bin/lua5.4 /bin/gzip /usr/bin/sqlite3 /usr/bin/openssl /bin/sed /bin/true /bin/cat /usr/bin/cmp
+    add_compiler
+    add_python
+    add_perl
+    ln -s dash "$root/usr/bin/sh"
+    cp bench/real/* "$root/bench/"
+    awk -f bench/real/words.awk -v lines=60000 >"$root/bench/text"
+    compile "$root/init" bench/real.c
+}
+
+# The root as mkinitramfs's list.
+list_root() {
+    echo "char dev/console 600 5 1"
+    find "$root" -mindepth 1 -type d -printf 'dir %P %m\n' -o -type l -printf 'link %P %l\n' -o \
+        -type f -printf "file %P %m $root/%P\n" | sort -k 2
+}
+
+# --- the rounds ----------------------------------------------------------------------------------------------------
+
+make_root
+list_root | make_initramfs "$work/initrd.img"
+status=0
+
+for ((round = 1; round <= rounds; round++)); do
+    echo "round $round of $rounds: native $monitors" >&2
+    start_native "$root/init" "$root"
+    collect native || exit 1
+    for monitor in $monitors; do
+        start_guest "$monitor" "$work/initrd.img" 1G
+        collect "$monitor" || status=1
+    done
+done
+print_table
+
+awk '
+$2 != "real" { next }
+$1 == "native" { expected[$3] = $5; next }
+expected[$3] != $5 { print $1 ": " $3 " did not print what it prints natively"; bad = 1 }
+END { exit bad }' "$values" || status=1
+exit $status
