@@ -273,6 +273,9 @@ enum { STATUS_PASS, STATUS_FAIL, STATUS_SKIP };
     X(nested_bad_kernel_stack, EXIT)        \
     X(space_alternating_pcid, EXIT)         \
     X(space_alternating_pcid_shared, EXIT)  \
+    X(mix_compatibility_mode, EXIT)         \
+    X(mix_system_calls, EXIT)               \
+    X(mix_segment_bases, EXIT)              \
     X(syscall_enter, EXIT)                  \
     X(syscall_mask, EXIT)                   \
     X(syscall_flat_segments, EXIT)          \
@@ -299,6 +302,10 @@ enum { STATUS_PASS, STATUS_FAIL, STATUS_SKIP };
     X(syscall_sysenter, EXIT)               \
     X(syscall_sysexit, EXIT)                \
     X(window_pop_ss, EXIT)                  \
+    X(mix_code_sizes, EXIT)                 \
+    X(mix_segments, EXIT)                   \
+    X(mix_limits, EXIT)                     \
+    X(mix_stack_sizes, EXIT)                \
     X(mode_real, EXIT)                      \
     X(mode_real_limit, EXIT)                \
     X(mode_unreal, EXIT)                    \
