@@ -14,11 +14,13 @@ static const struct command {
     int (*run)(int argc, char **argv);
 } commands[] = {
     {"run", "boot a guest and run it to its end", command_run},
+    {"doctor", "say which engines work here, how fast, and why not", command_doctor},
 };
 
 static int help(void)
 {
-    printf("Trapeze boots unmodified guest operating systems, by software alone: no privileges, no /dev/kvm.\n\n"
+    printf("Trapeze boots unmodified guest operating systems, by software alone where it must be: it\n"
+           "needs no privileges and no /dev/kvm, and takes a real one where there is one.\n\n"
            "Usage: trapeze COMMAND [OPTION]...\n"
            "       trapeze --help | --version\n\n"
            "Commands:\n");

@@ -2,6 +2,7 @@
 #include "control/guest.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <libgen.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -55,4 +56,20 @@ int guest_find(struct guest *guest, struct error *err)
     return error_set(
         err, -ENOENT,
         "there is no default guest yet: `make guest` in the source tree makes it; or name a kernel: --kernel FILE");
+}
+
+/* Linux, Documentation/arch/x86/boot.rst: kernel_version is the text's offset, less 0x200. */
+void guest_kernel_version(const char *path, char *version, size_t size)
+{
+    char text[128] = "";
+    uint8_t header[4] = {0};
+    uint16_t offset = 0;
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+
+    if (fd >= 0 && pread(fd, header, 4, 0x202) == 4 && pread(fd, &offset, 2, 0x20e) == 2 &&
+        !memcmp(header, "HdrS", 4) && offset && pread(fd, text, sizeof(text) - 1, offset + 0x200) < 1)
+        text[0] = '\0';
+    if (fd >= 0)
+        close(fd);
+    snprintf(version, size, "%.*s", (int)strcspn(text, " "), text);
 }

@@ -6,6 +6,7 @@
 #define CONTROL_GUEST_H
 
 #include <limits.h>
+#include <stddef.h>
 
 #include "base/error.h"
 
@@ -19,5 +20,8 @@ struct guest {
 /* Looks in the build tree (beside the executable), the install prefix and $XDG_DATA_HOME/trapeze, in this order.
  * -ENOENT with a line that says how to make it. */
 int guest_find(struct guest *guest, struct error *err);
+
+/* What a bzImage says its version is ("6.1.0-56-cloud-amd64"); "" if it is none. */
+void guest_kernel_version(const char *path, char *version, size_t size);
 
 #endif

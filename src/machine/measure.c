@@ -15,9 +15,10 @@
 #define DATA          0x2000
 #define STACK         0x4000
 #define ROUND         6 /* instructions in the loop below */
-#define WARM_ROUNDS   1000
-#define ROUNDS        100000
-#define SLOW          50.0 /* MIPS: an engine below that is not measured longer */
+#define ROUNDS_FIRST  1000
+#define ROUNDS_MAX    1000000
+#define ROUNDS_GROWTH 8
+#define LONG_ENOUGH   0.004 /* seconds; the first runs are short, for engines that need longer than this for them */
 #define NATIVE_ROUNDS 200000
 
 /* 32-bit code: a load, a store, a call and its return, a conditional jump. It ends with a write to port F4h. */
@@ -92,7 +93,7 @@ static void loop_state(struct x86_cpu *cpu, unsigned rounds)
     cpu->gpr[RSP] = STACK;
 }
 
-/* MIPS of one run of the loop; negative: the engine did something else. */
+/* Seconds that one run of the loop takes; negative: the engine did something else. */
 static double run_loop(const struct engine_ops *engine, struct engine_vcpu *vcpu, struct x86_cpu *cpu, unsigned rounds)
 {
     struct exit exit = {.reason = EXIT_INTERRUPTED};
@@ -104,23 +105,26 @@ static double run_loop(const struct engine_ops *engine, struct engine_vcpu *vcpu
     do
         engine->run(vcpu, &exit, 0);
     while (exit.reason == EXIT_INTERRUPTED);
-    return exit.reason == EXIT_PIO ? mips(rounds, now() - start) : -1;
+    return exit.reason == EXIT_PIO ? now() - start : -1;
 }
 
 static int measure(const struct engine_ops *engine, struct engine_vcpu *vcpu, struct engine_speed *speed,
                    struct error *err)
 {
     struct x86_cpu *cpu = aligned_alloc(64, ALIGN_UP(sizeof(*cpu), 64));
+    double seconds = 0;
 
     if (!cpu)
         return error_set(err, -ENOMEM, "no memory to measure %s", engine->name);
     memset(cpu, 0, sizeof(*cpu));
     engine->get_state(vcpu, cpu);
-    speed->mips = run_loop(engine, vcpu, cpu, WARM_ROUNDS);
-    for (unsigned i = 0; i < 3 && speed->mips > SLOW; i++)
-        speed->mips = MAX(speed->mips, run_loop(engine, vcpu, cpu, ROUNDS));
+    for (unsigned rounds = ROUNDS_FIRST; rounds <= ROUNDS_MAX && seconds >= 0 && seconds < LONG_ENOUGH;
+         rounds *= ROUNDS_GROWTH) {
+        seconds = run_loop(engine, vcpu, cpu, rounds);
+        speed->mips = MAX(speed->mips, mips(rounds, seconds));
+    }
     free(cpu);
-    return speed->mips < 0 ? error_set(err, -EIO, "%s does not run a loop of a few instructions", engine->name) : 0;
+    return seconds < 0 ? error_set(err, -EIO, "%s does not run a loop of a few instructions", engine->name) : 0;
 }
 
 int machine_measure_engine(const struct engine_ops *engine, struct engine_speed *speed, struct error *err)

@@ -65,7 +65,7 @@ fi
 # --- the machine ------------------------------------------------------------------------
 
 timeout $((300 + $(cut -d'|' -f1 "$root/steps" | paste -sd+ | bc))) \
-    qemu-system-x86_64 -machine q35 -accel tcg -cpu max,svm=on -m 2G -smp "${CPUS:-1}" -nodefaults -no-reboot \
+    qemu-system-x86_64 -machine q35 -accel tcg -cpu "max,svm=on,xsave=off" -m 2G -smp "${CPUS:-1}" -nodefaults -no-reboot \
     -display none -serial stdio -kernel "$build/guest/vmlinuz" -initrd "$work/initrd" \
     -append "console=ttyS0 quiet tsc=reliable cryptomgr.notests ${APPEND:-}" </dev/null 2>&1 | sed -u 's,\r,,' | tee "$work/console"
 

@@ -26,7 +26,6 @@ static const struct {
     {KVM_CAP_VCPU_EVENTS, "vCPU events"},
     {KVM_CAP_DEBUGREGS, "debug registers"},
     {KVM_CAP_XSAVE, "XSAVE state"},
-    {KVM_CAP_XCRS, "extended control registers"},
     {KVM_CAP_IRQ_ROUTING, "interrupt routing"},
     {KVM_CAP_SIGNAL_MSI, "MSI"},
     {KVM_CAP_READONLY_MEM, "read-only memory"},
@@ -110,6 +109,7 @@ static void read_host(void)
     host.run_size = (size_t)rc;
     rc = check(host_fd, KVM_CAP_MAX_VCPUS);
     host.max_cpus = MIN((unsigned)(rc ? rc : 4), KVM_MAX_CPUS);
+    host.xcrs = check(host_fd, KVM_CAP_XCRS);
     host.sregs2 = check(host_fd, KVM_CAP_SREGS2);
     host.tsc_deadline = check(host_fd, KVM_CAP_TSC_DEADLINE_TIMER);
     host.emulation_exit = check(host_fd, KVM_CAP_EXIT_ON_EMULATION_FAILURE);

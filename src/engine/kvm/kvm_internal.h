@@ -21,6 +21,7 @@ struct kvm_host {
     unsigned max_cpus;
     size_t run_size;           /* bytes of struct kvm_run's mapping */
     bool sregs2;               /* PDPTEs are part of the state */
+    bool xcrs;                 /* XCR0 is part of the state: the processor has XSAVE */
     bool emulation_exit;       /* user code that it cannot emulate comes to us too */
     uint64_t quirks;           /* those that can be switched off */
     struct kvm_cpuid2 *cpuid;  /* what a guest may be shown */

@@ -9,7 +9,6 @@
 #include <string.h>
 
 #include "engine/kvm/kvm_internal.h"
-#include "x86/cpuid.h"
 
 #define MSR_TSC          0x10u
 #define MSR_TSC_DEADLINE 0x6e0u
@@ -214,7 +213,7 @@ static int get_fpu(struct engine_vcpu *vcpu, struct x86_cpu *cpu)
     struct kvm_xcrs xcrs = {0};
     int rc = kvm_ioctl(vcpu->fd, KVM_GET_XSAVE, area);
 
-    if (rc >= 0)
+    if (rc >= 0 && kvm_host()->xcrs)
         rc = kvm_ioctl(vcpu->fd, KVM_GET_XCRS, &xcrs);
     if (rc < 0)
         return failed(vcpu, "get floating-point state", rc);
@@ -233,7 +232,7 @@ static int set_fpu(struct engine_vcpu *vcpu, const struct x86_cpu *cpu)
     int rc = 0;
 
     memcpy(area, &cpu->fpu, sizeof(cpu->fpu));
-    if (x86_feature(FEATURE_XSAVE))
+    if (kvm_host()->xcrs)
         rc = kvm_ioctl(vcpu->fd, KVM_SET_XCRS, &xcrs);
     if (rc >= 0)
         rc = kvm_ioctl(vcpu->fd, KVM_SET_XSAVE, area);
