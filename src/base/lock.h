@@ -14,6 +14,7 @@ enum lock_rank {
     LOCK_PCI,     /* PCI bus: configuration space, message tables; taken from within a device */
     LOCK_IRQCHIP, /* IOAPIC, 8259: taken from within a device */
     LOCK_BACKEND, /* character, block, network backends */
+    LOCK_OVERLAY, /* one overlay of a disk */
     LOCK_ENGINE,  /* an engine's own */
     LOCK_LOOP,    /* event loop's timer list */
 };

@@ -5,5 +5,6 @@
 /* argv[0] is the subcommand's name. Return the process's exit status. */
 int command_run(int argc, char **argv);
 int command_doctor(int argc, char **argv);
+int command_image(int argc, char **argv);
 
 #endif

@@ -15,6 +15,7 @@ static const struct command {
 } commands[] = {
     {"run", "boot a guest and run it to its end", command_run},
     {"doctor", "say which engines work here, how fast, and why not", command_doctor},
+    {"image", "make disk images", command_image},
 };
 
 static int help(void)

@@ -27,6 +27,11 @@ static int set_memory(void *target, const char *value, struct error *err)
     return config_parse_memory("--memory", value, &((struct config *)target)->memory, err);
 }
 
+static int set_disk(void *target, const char *value, struct error *err)
+{
+    return config_add_disk(target, value, err);
+}
+
 static int set_stats(void *target, const char *value, struct error *err)
 {
     ((struct config *)target)->stats = true;
@@ -55,6 +60,8 @@ static const struct option_row options[] = {
     {"--initrd", "FILE", "initial RAM disk", set_initrd},
     {"--append", "TEXT", "added to the kernel's command line; with --kernel it is the whole", set_append},
     {"--memory", "SIZE", "guest RAM: 512M (the default), 2G; from 4M to 1024G", set_memory},
+    {"--disk", "FILE[,...]", "a disk: a file, or ...,ro or ...,scratch (writes are forgotten), ...,id=NAME; several",
+     set_disk},
     {"--engine", "NAME", "auto (the default), interp, or lockstep", set_engine},
     {"--demo", NULL, "default guest: show what runs there, then end", set_demo},
     {"--stats", NULL, "print counters at the end", set_stats},
@@ -87,10 +94,11 @@ int command_run(int argc, char **argv)
 {
     struct config config;
     struct error err;
-    int rest;
+    int rest, status;
 
     config_init(&config);
     if (options_parse(options, ARRAY_SIZE(options), &config, argc, argv, &rest, &err)) {
+        config_free(&config);
         log_error("%s", err.message);
         return STATUS_USAGE;
     }
@@ -102,5 +110,7 @@ int command_run(int argc, char **argv)
     }
     if (rest < argc)
         config.command = argv + rest;
-    return control_run(&config);
+    status = control_run(&config);
+    config_free(&config);
+    return status;
 }

@@ -41,3 +41,46 @@ int config_parse_memory(const char *option, const char *text, uint64_t *bytes, s
     *bytes = (uint64_t)(n << shift) & PAGE_MASK;
     return 0;
 }
+
+/* One word after the file's name. */
+static int set_disk_word(struct config_disk *disk, char *word, struct error *err)
+{
+    if (!strcmp(word, "ro"))
+        disk->readonly = true;
+    else if (!strcmp(word, "scratch"))
+        disk->scratch = true;
+    else if (!strncmp(word, "id=", 3) && word[3] && strlen(word + 3) <= CONFIG_ID_MAX)
+        disk->id = word + 3;
+    else
+        return error_set(err, -EINVAL, "--disk: '%s' is not understood; there are ro, scratch and id=NAME (%d letters)",
+                         word, CONFIG_ID_MAX);
+    return 0;
+}
+
+int config_add_disk(struct config *config, const char *text, struct error *err)
+{
+    struct config_disk *disk = &config->disk[config->disk_count];
+    char *word, *rest;
+    int rc = 0;
+
+    if (config->disk_count == CONFIG_DISKS)
+        return error_set(err, -E2BIG, "--disk: more than %d", CONFIG_DISKS);
+    rest = strdup(text);
+    if (!rest)
+        return error_set(err, -ENOMEM, "--disk: no memory");
+    *disk = (struct config_disk){.path = strsep(&rest, ","), .id = ""};
+    config->disk_count++;
+    while (!rc && (word = strsep(&rest, ",")))
+        rc = set_disk_word(disk, word, err);
+    if (!rc && !*disk->path)
+        rc = error_set(err, -EINVAL, "--disk: give it a file: --disk FILE[,ro|scratch|id=NAME]");
+    if (!rc && disk->readonly && disk->scratch)
+        rc = error_set(err, -EINVAL, "--disk: ro and scratch exclude each other");
+    return rc;
+}
+
+void config_free(struct config *config)
+{
+    while (config->disk_count)
+        free(config->disk[--config->disk_count].path);
+}

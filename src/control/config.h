@@ -20,6 +20,15 @@ enum {
     STATUS_SIGNAL = 128,   /* + the number of the signal that ended it */
 };
 
+#define CONFIG_DISKS  16
+#define CONFIG_ID_MAX 20
+
+struct config_disk {
+    char *path;
+    const char *id;
+    bool readonly, scratch;
+};
+
 struct config {
     const char *kernel, *initrd, *append; /* NULL: the default guest's */
     const char *engine;
@@ -28,12 +37,18 @@ struct config {
     bool demo; /* default guest: run the demonstration instead of a shell */
     unsigned trace_mask;
     const char *trace_file; /* NULL: stderr */
-    char **command;         /* after --: NULL-terminated, or NULL */
+    struct config_disk disk[CONFIG_DISKS];
+    unsigned disk_count;
+    char **command; /* after --: NULL-terminated, or NULL */
 };
 
 void config_init(struct config *config);
 
 /* "512M", "2G", "65536K", "1T", or a number of bytes. -EINVAL, -ERANGE with a message that begins with option. */
 int config_parse_memory(const char *option, const char *text, uint64_t *bytes, struct error *err);
+
+/* "FILE[,ro][,scratch][,id=NAME]": one disk more. -EINVAL, -E2BIG, -ENOMEM with a message. */
+int config_add_disk(struct config *config, const char *text, struct error *err);
+void config_free(struct config *config);
 
 #endif

@@ -14,6 +14,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "backend/block/block.h"
 #include "base/log.h"
 #include "base/loop.h"
 #include "control/guest.h"
@@ -30,6 +31,7 @@ struct session {
     struct streams streams;
     bool streams_open;
     struct machine *machine;
+    struct block *disk[CONFIG_DISKS];
     int trace_fd;
 };
 
@@ -106,6 +108,26 @@ static void on_end(void *opaque, int signal_number)
     machine_stop(session->machine);
 }
 
+_Static_assert(CONFIG_DISKS == MACHINE_DISKS, "disks");
+
+static int open_disks(struct session *session, struct machine_config *machine, struct error *err)
+{
+    const struct config *config = session->config;
+
+    if (config->disk_count && !strncmp(config->engine, "lockstep", 8))
+        return error_set(err, -EINVAL, "--disk: lockstep compares memory, and a disk writes to one side's only");
+    for (unsigned i = 0; i < config->disk_count; i++) {
+        const struct config_disk *disk = &config->disk[i];
+        const struct block_config block = {.path = disk->path, .readonly = disk->readonly, .scratch = disk->scratch};
+
+        session->disk[i] = block_open(&block, err);
+        if (!session->disk[i])
+            return -EINVAL;
+        machine->disk[machine->disk_count++] = (struct machine_disk){session->disk[i], disk->id};
+    }
+    return 0;
+}
+
 static int prepare(struct session *session, struct error *err)
 {
     struct machine_config machine = {
@@ -124,6 +146,8 @@ static int prepare(struct session *session, struct error *err)
     rc = machine_choose_engine(session->config->engine, &machine.engine, engine_line, sizeof(engine_line), err);
     if (!rc)
         rc = open_trace(session, err);
+    if (!rc)
+        rc = open_disks(session, &machine, err);
     if (!rc) {
         session->streams_open = true;
         rc = streams_open(&session->streams, session->config, session->loop, on_end, session, err);
@@ -150,6 +174,9 @@ static void release(struct session *session)
     machine_free(session->machine);
     if (session->streams_open)
         streams_close(&session->streams);
+    for (unsigned i = 0; i < CONFIG_DISKS; i++)
+        if (session->disk[i])
+            block_close(session->disk[i]);
     if (session->loop)
         loop_free(session->loop);
     if (session->clock)

@@ -17,6 +17,7 @@
 #include "device/legacy/i8042.h"
 #include "device/legacy/pit8254.h"
 #include "device/legacy/uart16550.h"
+#include "device/virtio/blk.h"
 #include "device/virtio/rng.h"
 #include "engine/lockstep/lockstep.h"
 #include "machine/machine_internal.h"
@@ -45,6 +46,7 @@ struct board {
     struct exit_port *exit_port;
     struct pci_host *pci;
     struct virtio_rng *rng;
+    struct virtio_blk *disk[MACHINE_DISKS];
     struct uart *uart[ARRAY_SIZE(serial_ports)];
     gpa_t rsdp;
 };
@@ -271,7 +273,16 @@ static int add_pci(struct board *board, struct error *err)
 
 static int add_virtio(struct board *board, struct error *err)
 {
-    board->rng = virtio_rng_new(board->pci, board->machine->mem, err);
+    struct machine *machine = board->machine;
+    const struct machine_config *config = &machine->config;
+
+    for (unsigned i = 0; i < config->disk_count; i++) {
+        board->disk[i] =
+            virtio_blk_new(board->pci, machine->mem, config->disk[i].block, config->disk[i].id, config->cpus, err);
+        if (!board->disk[i])
+            return -ENOMEM;
+    }
+    board->rng = virtio_rng_new(board->pci, machine->mem, err);
     return board->rng ? 0 : -ENOMEM;
 }
 
@@ -313,6 +324,9 @@ void board_free(struct board *board)
     for (unsigned i = 0; i < ARRAY_SIZE(board->uart); i++)
         if (board->uart[i])
             uart_free(board->uart[i]);
+    for (unsigned i = 0; i < ARRAY_SIZE(board->disk); i++)
+        if (board->disk[i])
+            virtio_blk_free(board->disk[i]);
     if (board->rng)
         virtio_rng_free(board->rng);
     if (board->pci)

@@ -4,6 +4,7 @@
 #ifndef MACHINE_MACHINE_H
 #define MACHINE_MACHINE_H
 
+#include "backend/block/block.h"
 #include "backend/char/chardev.h"
 #include "base/error.h"
 #include "base/types.h"
@@ -11,13 +12,22 @@
 
 struct machine;
 
+#define MACHINE_DISKS 16
+
+struct machine_disk {
+    struct block *block; /* the caller's */
+    const char *id;      /* serial number; "" for none */
+};
+
 struct machine_config {
     const struct engine_ops *engine;
     const char *kernel, *initrd, *cmdline;
     uint64_t memory; /* bytes */
     unsigned cpus;
     struct chardev *serial[2]; /* COM1 console, COM2 job channel; NULL: nothing connected. Owned by the caller. */
-    struct loop *loop;         /* the caller's; its clock is the VM's */
+    struct machine_disk disk[MACHINE_DISKS];
+    unsigned disk_count;
+    struct loop *loop; /* the caller's; its clock is the VM's */
 };
 
 /* How a VM ended. */

@@ -37,6 +37,22 @@ expect 2 '--memory: 10T is out of range' run --memory 10T
 expect 2 "'512X' is not a size" run --memory 512X
 expect 2 "'' is not a size" run --memory ''
 expect 2 "'-5M' is not a size" run --memory -5M
+expect 2 '--disk: give it a file' run --disk ,ro
+expect 2 "'rw' is not understood" run --disk x,rw
+expect 2 'exclude each other' run --disk x,ro,scratch
+expect 2 "$work/none" run --disk "$work/none"
+expect 2 'neither a file nor' run --disk "$work/dir,ro"
+expect 2 'whole sectors' run --disk "$work/short"
+expect 2 'whole sectors' run --disk "$work/empty"
+expect 2 "there is no 'image disk'" image disk
+expect 2 'takes two names' image overlay x
+expect 2 "name ends in .overlay" image overlay "$work/zeros" "$work/new"
+expect 2 "$work/none" image overlay "$work/none" "$work/new.overlay"
+truncate -s 65536 "$work/disk"
+"$trapeze" image overlay "$work/disk" "$work/new.overlay"
+expect 2 'File exists' image overlay "$work/disk" "$work/new.overlay"
+cp "$work/zeros" "$work/no.overlay"
+expect 2 'named .overlay, but is none' run --disk "$work/no.overlay"
 expect 2 'no category .all.' run --trace all
 expect 2 "there is no 'warp'" run --engine warp
 expect 2 'leave out --kernel' run --kernel "$work/zeros" -- true
