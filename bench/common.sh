@@ -64,15 +64,16 @@ end_running() {
 }
 
 # Takes the figures from what the running measuring program prints, for the table; other lines are the kernel's. With
-# $start (now_us) set, the time until its first line is a figure too. Status 1: it did not come to its end.
+# $start (now_us) set, the time until its first line is a figure too. Status 1: it did not end well.
 collect() { # column
-    local line ended=1
+    local line ended=1 failed=0
     : >"$work/console"
     while IFS= read -r line <&"$console"; do
         line=${line%$'\r'}
         case $line in
         "BENCH start") [ -z "$start" ] || add_time "$1" boot init ;;
-        "BENCH end") ended=0 ;;
+        "BENCH end") ended=$failed ;;
+        "BENCH failed "*) failed=1; echo "$1: $line" >>"$work/console" ;;
         "BENCH "*) echo "$1 ${line#BENCH }" >>"$values" ;;
         ?*) echo "$1: $line" >>"$work/console" ;;
         esac
@@ -105,9 +106,9 @@ boot_to_shell() { # monitor
     return 1
 }
 
-# Why a run did not come to its end: what its console and its monitor said last.
+# Why a run did not end well: what its console and its monitor said last.
 complain() { # column
-    echo "$1: did not come to its end; the last it said:" >&2
+    echo "$1 did not end well; the last it said:" >&2
     tail -qn 5 "$work/console" "$work/stderr" 2>/dev/null >&2
 }
 

@@ -66,7 +66,7 @@ static void measure(const char *name, const char *command)
     waitpid(pid, &status, 0);
     end = now();
     if (status)
-        printf("%s failed, wait status %#x\n", name, (unsigned)status);
+        printf("BENCH failed %s, wait status %#x\n", name, (unsigned)status);
     else
         printf("BENCH real %s %lu %016lx\n", name, end - start, checksum());
     fflush(stdout);

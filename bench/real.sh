@@ -27,17 +27,15 @@ add() { # path...
 }
 
 add_compiler() {
-    local name sources='guest/init.c guest/channel.c guest/shell.c guest/job.c guest/demo.c'
-    mkdir -p "$root/bench/guest" "$root/bench/src/backend/char"
-    # shellcheck disable=SC2086
-    cp $sources guest/guest.h "$root/bench/guest/" && cp src/backend/char/job_protocol.h "$root/bench/src/backend/char/"
+    local name source=$root/bench/work.c
+    awk -f bench/real/source.awk -v functions=60 >"$source"
     add /usr/bin/gcc /usr/bin/as /usr/bin/ld "$(/usr/bin/gcc -print-prog-name=cc1)" \
         "$(/usr/bin/gcc -print-prog-name=collect2)" "$(/usr/bin/gcc -print-file-name=liblto_plugin.so)"
     # Headers, and what the linker reads.
-    # shellcheck disable=SC2046,SC2086
-    add $(/usr/bin/gcc -O2 -M -D_GNU_SOURCE -Isrc -Iguest $sources | grep -o '/usr/[^ ]*')
-    # shellcheck disable=SC2046,SC2086
-    add $(/usr/bin/gcc -O2 -D_GNU_SOURCE -Isrc -Iguest -o "$work/a.out" $sources -Wl,--trace | grep '^/' | grep -v '^/tmp')
+    # shellcheck disable=SC2046
+    add $(/usr/bin/gcc -std=gnu11 -O2 -M "$source" | grep -o '/usr/[^ ]*')
+    # shellcheck disable=SC2046
+    add $(/usr/bin/gcc -std=gnu11 -O2 -o "$work/a.out" "$source" -Wl,--trace | grep -E '^/(usr|lib)')
     for name in libc.so libgcc_s.so libgcc.a; do add "$(/usr/bin/gcc -print-file-name=$name)"; done
 }
 

@@ -1,7 +1,7 @@
 /*
  * bench/report.h: what a measuring program prints, natively and as a guest's
  * init, for bench/common.sh to read: lines of
- *   BENCH start | BENCH GROUP NAME NANOSECONDS | BENCH end
+ *   BENCH start | BENCH GROUP NAME NANOSECONDS | BENCH failed WHAT | BENCH end
  * They may come over a serial console, so each begins a line of its own.
  */
 #ifndef BENCH_REPORT_H
