@@ -16,7 +16,7 @@ fail() { echo "kvm tests: $*" >&2; exit 2; }
 steps='60|doctor|trapeze doctor
 1500|engine|engine-run --engine kvm /images
 3000|lockstep|engine-run --engine lockstep:interp,kvm /images
-300|smp|kvm-smp
+300|contract|engine-contract kvm
 300|status|trapeze run --engine kvm -- sh -c "exit 42"; test $? = 42
 300|auto|trapeze run -- true 2>&1 | tee /tmp/auto; grep -q "engine kvm" /tmp/auto
 300|demo|trapeze run --engine kvm --demo --stats'
@@ -42,7 +42,7 @@ chmod 755 "$root/init"
 cp "$build/tests/engine/long.elf" "$build/tests/engine/prot.elf" "$root/images/"
 mkdir "$root/bin/guest"
 cp "$build/guest/vmlinuz" "$build/guest/initrd.img" "$root/bin/guest/"
-for program in trapeze tests/engine/engine-run tests/kvm/kvm-smp; do
+for program in trapeze tests/engine/engine-run tests/engine/engine-contract; do
     [ -x "$build/$program" ] || continue
     cp "$build/$program" "$root/bin/"
     strip --strip-debug "$root/bin/${program##*/}"
@@ -67,7 +67,7 @@ fi
 timeout $((300 + $(cut -d'|' -f1 "$root/steps" | paste -sd+ | bc))) \
     qemu-system-x86_64 -machine q35 -accel tcg -cpu "max,svm=on,xsave=off" -m 2G -smp "${CPUS:-1}" -nodefaults -no-reboot \
     -display none -serial stdio -kernel "$build/guest/vmlinuz" -initrd "$work/initrd" \
-    -append "console=ttyS0 quiet tsc=reliable cryptomgr.notests ${APPEND:-}" </dev/null 2>&1 | sed -u 's,\r,,' | tee "$work/console"
+    -append "console=ttyS0 loglevel=1 tsc=reliable cryptomgr.notests ${APPEND:-}" </dev/null 2>&1 | sed -u 's,\r,,' | tee "$work/console"
 
 passed=0 failed=0
 while IFS='|' read -r _ name _; do

@@ -100,7 +100,7 @@ static int set_up(struct engine_vm *vm, struct error *err)
     if (rc >= 0)
         rc = kvm_ioctl(vm->fd, KVM_SET_TSS_ADDR, (void *)TSS_ADDRESS);
     if (rc >= 0)
-        rc = enable(vm->fd, KVM_CAP_SPLIT_IRQCHIP, KVM_VECTORS);
+        rc = enable(vm->fd, KVM_CAP_SPLIT_IRQCHIP, KVM_ROUTES);
     if (rc < 0)
         return error_set(err, rc, "KVM does not set up the virtual machine: %s", strerror(-rc));
     set_options(vm);
@@ -164,18 +164,19 @@ static void route_level(struct engine_vm *vm, uint8_t vector)
 {
     struct {
         struct kvm_irq_routing header;
-        struct kvm_irq_routing_entry entry[KVM_VECTORS];
+        struct kvm_irq_routing_entry entry[KVM_ROUTES];
     } routes = {.header.nr = 0};
 
     lock_take(&vm->lock);
-    if (!vm->routed[vector]) {
-        vm->routed[vector] = true;
-        for (unsigned v = 0; v < KVM_VECTORS; v++)
-            if (vm->routed[v])
+    if (!vm->routed[vector - KVM_FIRST_VECTOR]) {
+        vm->routed[vector - KVM_FIRST_VECTOR] = true;
+        for (unsigned i = 0; i < KVM_ROUTES; i++)
+            if (vm->routed[i])
                 routes.entry[routes.header.nr++] = (struct kvm_irq_routing_entry){
-                    .gsi = v,
+                    .gsi = i,
                     .type = KVM_IRQ_ROUTING_MSI,
-                    .u.msi = {.address_lo = MSI_ADDRESS | MSI_BROADCAST, .data = v | MSI_LEVEL | MSI_ASSERT},
+                    .u.msi = {.address_lo = MSI_ADDRESS | MSI_BROADCAST,
+                              .data = (KVM_FIRST_VECTOR + i) | MSI_LEVEL | MSI_ASSERT},
                 };
         kvm_ioctl(vm->fd, KVM_SET_GSI_ROUTING, &routes);
     }
@@ -186,7 +187,7 @@ static void signal_message(struct engine_vm *vm, const struct x86_apic_message *
 {
     const struct kvm_msi msi = to_msi(message);
 
-    if (message->level && message->delivery <= APIC_LOWEST)
+    if (message->level && message->delivery <= APIC_LOWEST && message->vector >= KVM_FIRST_VECTOR)
         route_level(vm, message->vector);
     kvm_ioctl(vm->fd, KVM_SIGNAL_MSI, &msi);
 }

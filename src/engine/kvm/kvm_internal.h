@@ -11,10 +11,13 @@
 #include "engine/engine.h"
 #include "x86/tlb.h"
 
-#define KVM_MAX_CPUS    64
-#define KVM_KICK_SIGNAL (SIGRTMIN + 3)
-#define KVM_VECTORS     256 /* GSI n, below this: the level-triggered vector n. Those above are for irqfd. */
-#define KVM_XSAVE_SIZE  4096
+#define KVM_MAX_CPUS     64
+#define KVM_KICK_SIGNAL  (SIGRTMIN + 3)
+#define KVM_FIRST_VECTOR 16 /* lower ones are no interrupts */
+#define KVM_ROUTES                                                                                                     \
+    (256 - KVM_FIRST_VECTOR) /* GSI n: level-triggered vector 16 + n. KVM counts them in 8 bits; those above are for   \
+                                irqfd. */
+#define KVM_XSAVE_SIZE 4096
 
 /* What /dev/kvm can do, found out once (host.c). */
 struct kvm_host {
@@ -37,8 +40,7 @@ struct engine_vm {
     struct engine_vcpu *vcpu[KVM_MAX_CPUS];
     uint64_t tsc_offset; /* clock's TSC - host's */
     struct lock lock;    /* routes */
-    unsigned route_count;
-    bool routed[KVM_VECTORS];
+    bool routed[KVM_ROUTES];
 };
 
 struct engine_vcpu {
