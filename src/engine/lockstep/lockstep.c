@@ -13,10 +13,12 @@
 #include "base/log.h"
 #include "engine/lockstep/compare.h"
 
-#define CHUNK           48           /* instructions between two comparisons of processor state */
-#define MEMORY_INTERVAL 100000000ull /* instructions between two comparisons of memory */
-#define MAX_STRIDE      5
-#define MESSAGES        64
+#define CHUNK        48 /* instructions between two comparisons of processor state */
+#define LONG_CHUNK   1000
+#define CHUNKS       8  /* one of so many is a long one */
+#define MEMORY_PRICE 16 /* bytes of memory for which one instruction is run before memory is compared again */
+#define MAX_STRIDE   5
+#define MESSAGES     64
 
 static const struct engine_ops *leader_ops, *follower_ops;
 
@@ -44,7 +46,8 @@ struct engine_vcpu {
     struct engine_vm *vm;
     _Atomic bool kicked;
     bool io_pending;
-    uint64_t next_memory_check;
+    uint64_t memory_interval, next_memory_check; /* in instructions */
+    unsigned chunks;
     uint64_t chunk_rip; /* the leader's when the last comparison was made */
     unsigned stride;    /* how the follower's steps vary: 1 to MAX_STRIDE instructions */
     struct x86_cpu *state[2];
@@ -151,7 +154,9 @@ static int vcpu_create(struct engine_vcpu **result, struct engine_vm *vm, unsign
     if (!vcpu)
         return error_set(err, -ENOMEM, "lockstep: no memory");
     vcpu->vm = vm;
-    vcpu->next_memory_check = MEMORY_INTERVAL;
+    for (unsigned i = 0; i < mem_slot_count(vm->leader.mem); i++)
+        vcpu->memory_interval += mem_slot(vm->leader.mem, i)->size / MEMORY_PRICE;
+    vcpu->next_memory_check = vcpu->memory_interval;
     for (unsigned i = 0; i < 2; i++)
         vcpu->state[i] = aligned_alloc(64, ALIGN_UP(sizeof(struct x86_cpu), 64));
     if (!vcpu->state[0] || !vcpu->state[1])
@@ -237,7 +242,7 @@ static bool compare(struct engine_vcpu *vcpu, struct exit *exit)
     vcpu->chunk_rip = vcpu->state[0]->rip;
     if (retired(&vm->leader) < vcpu->next_memory_check)
         return true;
-    vcpu->next_memory_check = retired(&vm->leader) + MEMORY_INTERVAL;
+    vcpu->next_memory_check = retired(&vm->leader) + vcpu->memory_interval;
     if (compare_memory(vm->leader.mem, vm->follower.mem, &where))
         return true;
     fail(exit, "lockstep: memory differs at %#lx after %lu instructions", where, retired(&vm->leader));
@@ -289,16 +294,21 @@ static void run(struct engine_vcpu *vcpu, struct exit *exit, uint64_t budget)
 {
     struct engine_vm *vm = vcpu->vm;
     struct side *leader = &vm->leader;
+    const uint64_t end = budget ? retired(leader) + budget : UINT64_MAX;
 
     if (!vm->started)
         copy_memory(vm);
     vm->started = true;
     take_answers(vcpu, exit);
     while (!atomic_exchange(&vcpu->kicked, false)) {
-        uint64_t before = retired(leader);
+        uint64_t before = retired(leader), chunk = ++vcpu->chunks % CHUNKS ? CHUNK : LONG_CHUNK;
 
+        if (before >= end) {
+            exit->reason = EXIT_BUDGET;
+            return;
+        }
         synchronize(vm);
-        leader->ops->run(leader->vcpu, &leader->exit, CHUNK);
+        leader->ops->run(leader->vcpu, &leader->exit, MIN(chunk, end - before));
         if (!follow(vcpu, retired(leader) - before, exit) || !compare(vcpu, exit))
             return;
         if (leader->exit.reason == EXIT_HALT) {
