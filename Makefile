@@ -1,6 +1,6 @@
 # The front door. Meson does the work; `make help` lists what there is.
 .NOTPARALLEL:
-.PHONY: all run guest check bench bench-real soak fuzz install clean help packages-%
+.PHONY: all run guest check check-kvm bench bench-real soak fuzz install clean help packages-%
 
 all: packages-build build/build.ninja
 	@ninja -C build
@@ -15,6 +15,10 @@ guest: packages-guest build/build.ninja ## make the default guest (KERNEL=PACKAG
 
 check: packages-check ## run all tests; the last line is the sum
 	@scripts/check.sh
+
+check-kvm: packages-check ## tests of the kvm engine in QEMU with SVM: slow, and apart from `make check`
+	@$(MAKE) --no-print-directory guest
+	@tests/kvm/run.sh build
 
 bench: packages-bench ## speed and memory against native and QEMU's TCG (ENGINES="A B" for other engines, ROUNDS=N)
 	@$(MAKE) --no-print-directory guest

@@ -12,14 +12,15 @@ work=$build/kvm-test
 skip() { echo "kvm tests: skipped: $*"; exit 77; }
 fail() { echo "kvm tests: $*" >&2; exit 2; }
 
+# What differs is KVM's, or QEMU's processor's: each line of these lists says why.
+known='--differs /differs/kvm-differs.txt --differs /differs/nested-differs.txt --differs /differs/qemu-differs.txt'
 # seconds | step | command
-steps='60|doctor|trapeze doctor
-1500|engine|engine-run --engine kvm /images
-3000|lockstep|engine-run --engine lockstep:interp,kvm /images
+steps="60|doctor|trapeze doctor
+1500|engine|engine-run --engine kvm $known /images
 300|contract|engine-contract kvm
-300|status|trapeze run --engine kvm -- sh -c "exit 42"; test $? = 42
-300|auto|trapeze run -- true 2>&1 | tee /tmp/auto; grep -q "engine kvm" /tmp/auto
-300|demo|trapeze run --engine kvm --demo --stats'
+300|status|trapeze run --engine kvm -- sh -c 'exit 42'; test \$? = 42
+300|auto|trapeze run -- true 2>&1 | tee /tmp/auto; grep -q 'engine kvm' /tmp/auto
+300|demo|trapeze run --engine kvm --demo --stats"
 
 command -v qemu-system-x86_64 >/dev/null || skip "qemu-system-x86_64 is not installed"
 [ -s "$build/guest/vmlinuz" ] || skip "no guest in $build/guest: make guest"
@@ -39,6 +40,8 @@ cp "$busybox" "$root/bin/busybox"
 for name in $("$busybox" --list); do [ "$name" = busybox ] || ln -s busybox "$root/bin/$name"; done
 cp "$here/init.sh" "$root/init"
 chmod 755 "$root/init"
+mkdir "$root/differs"
+cp "$here"/*-differs.txt "$here/../engine/qemu-differs.txt" "$root/differs/"
 cp "$build/tests/engine/long.elf" "$build/tests/engine/prot.elf" "$root/images/"
 mkdir "$root/bin/guest"
 cp "$build/guest/vmlinuz" "$build/guest/initrd.img" "$root/bin/guest/"

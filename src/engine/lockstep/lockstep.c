@@ -55,6 +55,12 @@ struct engine_vcpu {
 
 static int probe(struct error *err)
 {
+    const struct engine_ops *hardware = leader_ops->hardware     ? leader_ops
+                                        : follower_ops->hardware ? follower_ops
+                                                                 : NULL;
+
+    if (hardware)
+        return error_set(err, -EINVAL, "lockstep: %s cannot stop after a number of instructions", hardware->name);
     return 0;
 }
 
