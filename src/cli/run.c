@@ -62,7 +62,7 @@ static const struct option_row options[] = {
     {"--memory", "SIZE", "guest RAM: 512M (the default), 2G; from 4M to 1024G", set_memory},
     {"--disk", "FILE[,...]", "a disk: a file, or ...,ro or ...,scratch (writes are forgotten), ...,id=NAME; several",
      set_disk},
-    {"--engine", "NAME", "auto (the default), interp, or lockstep", set_engine},
+    {"--engine", "NAME", "auto (the default), kvm, interp, bt, or lockstep", set_engine},
     {"--demo", NULL, "default guest: show what runs there, then end", set_demo},
     {"--stats", NULL, "print counters at the end", set_stats},
     {"--trace", "LIST", "write a trace of some of exec,int,mmu,io,msr", set_trace},

@@ -55,6 +55,10 @@ cp "$work/zeros" "$work/no.overlay"
 expect 2 'named .overlay, but is none' run --disk "$work/no.overlay"
 expect 2 'no category .all.' run --trace all
 expect 2 "there is no 'warp'" run --engine warp
+expect 2 "lockstep: kvm cannot stop" run --engine lockstep:interp,kvm
+expect 2 'no option .--jason.' doctor --jason
+expect 2 '--json takes no value' doctor --json=yes
+expect 2 "'all' is no option" doctor all
 expect 2 'leave out --kernel' run --kernel "$work/zeros" -- true
 expect 2 "$work/none" run --kernel "$work/none"
 expect 2 "$work/dir" run --kernel "$work/dir"
@@ -78,6 +82,12 @@ if [ "$(id -u)" = 0 ] && command -v setpriv >/dev/null; then
         timeout 60 setpriv --reuid 65534 --clear-groups "$trapeze" run --kernel "$work/secret" 2>"$work/err"
         if [ $? = 2 ] && grep -q 'ermission denied' "$work/err"; then passed=$((passed + 1)); echo "PASS no permission"
         else failed=$((failed + 1)); echo "FAIL no permission: $(cat "$work/err")"; fi
+        if [ "$(stat -c %a /dev/kvm 2>/dev/null)" = 600 ]; then
+            timeout 60 setpriv --reuid 65534 --clear-groups "$trapeze" run --engine kvm --kernel x >"$work/out" 2>"$work/err"
+            if [ $? = 2 ] && [ "$(wc -l <"$work/err")" = 1 ] && grep -q 'no permission for /dev/kvm' "$work/err"; then
+                passed=$((passed + 1)); echo "PASS no permission for KVM"
+            else failed=$((failed + 1)); echo "FAIL no permission for KVM: $(cat "$work/err")"; fi
+        fi
     }
 fi
 # A multiboot guest of our own: its status by the exit port; a triple fault, and what began it.
@@ -89,7 +99,32 @@ timeout 60 "$trapeze" run --kernel "$image" --append shutdown_no_idt --memory 64
 if [ $? = 121 ] && grep -q 'triple fault). It began with #' "$work/err" && grep -q '^rip ' "$work/err"; then
     passed=$((passed + 1)); echo "PASS triple fault"
 else failed=$((failed + 1)); echo "FAIL triple fault: $(cat "$work/err")"; fi
-for words in --help --version 'run --help'; do
+# doctor: one line an engine and a fact, its status what it says about run; the same as JSON.
+"$trapeze" doctor >"$work/out" 2>"$work/err"
+status=$?
+said=$(tail -n 1 "$work/out")
+case $status:$said in
+"0:\`trapeze run\` works: engine "* | "1:\`trapeze run\` cannot work: "*) fits=1 ;;
+*) fits= ;;
+esac
+if [ -n "$fits" ] && [ ! -s "$work/err" ] && grep -qE '^  interp +works  [1-9][0-9]* million' "$work/out" &&
+    grep -qE '^  kvm +(works|slow|no) ' "$work/out" && grep -qE '^  memory overcommit +(yes|no) ' "$work/out"; then
+    passed=$((passed + 1)); echo "PASS doctor"
+else failed=$((failed + 1)); echo "FAIL doctor (status $status): $(cat "$work/out" "$work/err")"; fi
+"$trapeze" doctor --json >"$work/out" 2>"$work/err"
+if [ $? = $status ] && python3 - "$work/out" $status <<'END' >"$work/said" 2>&1
+import json, sys
+report = json.load(open(sys.argv[1]))
+assert report["run"]["works"] == (sys.argv[2] == "0")
+assert any(e["name"] == "interp" and e["works"] and e["mips"] > 0 for e in report["engines"])
+assert all(e["works"] or e["reason"] for e in report["engines"])
+assert {"virtualization", "protection-keys", "fsgsbase", "avx2", "io-uring", "tap", "overcommit",
+        "locked-memory"} <= {fact["name"] for fact in report["host"]}
+assert report["native_mips"] > 0
+END
+then passed=$((passed + 1)); echo "PASS doctor --json"
+else failed=$((failed + 1)); echo "FAIL doctor --json: $(cat "$work/said" "$work/out" "$work/err")"; fi
+for words in --help --version 'run --help' 'doctor --help'; do
     # shellcheck disable=SC2086
     if "$trapeze" $words >"$work/out" 2>"$work/err" && [ -s "$work/out" ] && [ ! -s "$work/err" ]; then
         passed=$((passed + 1)); echo "PASS $words"

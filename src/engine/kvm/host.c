@@ -74,9 +74,7 @@ static int explain_open(int error, struct error *err)
     case ENOENT:
         if (processor_virtualizes())
             return error_set(err, -error, DEVICE " does not exist: load KVM's module: modprobe kvm_intel, or kvm_amd");
-        return error_set(err, -error,
-                         DEVICE " does not exist, and the processor offers no VT-x or SVM (a virtual machine without "
-                                "nesting, or switched off in the firmware)");
+        return error_set(err, -error, DEVICE " does not exist, and the processor offers neither VT-x nor SVM");
     case EACCES:
     case EPERM:
         return error_set(err, -error,
