@@ -58,7 +58,18 @@ struct engine_ops {
     void (*get_state)(struct engine_vcpu *vcpu, struct x86_cpu *state);
     void (*set_state)(struct engine_vcpu *vcpu, const struct x86_cpu *state);
     const struct counters *(*counters)(struct engine_vcpu *vcpu);
+
+    /* Pages that vCPUs write to, for those who copy memory of a running guest; NULL: the engine has no such log. While
+     * it is on, fetch gives the pages of mem_slot(slot) written to since the last fetch (bit n: page n) in a bitmap of
+     * engine_dirty_words(). What the monitor writes itself is not in it. Between runs of all vCPUs: dirty_log only. */
+    int (*dirty_log)(struct engine_vm *vm, bool on);
+    int (*dirty_fetch)(struct engine_vm *vm, unsigned slot, uint64_t *bitmap);
 };
+
+static inline uint64_t engine_dirty_words(const struct mem_slot *slot)
+{
+    return ((slot->size >> PAGE_SHIFT) + 63) / 64;
+}
 
 /* One per folder; machine/board.c alone lists them. */
 extern const struct engine_ops engine_interp;

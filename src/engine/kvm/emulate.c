@@ -38,11 +38,14 @@ static uint8_t *bus_page(struct x86_cpu *cpu, gpa_t gpa, unsigned *flags)
         return NULL;
     if (slot->readonly)
         *flags |= X86_PAGE_READONLY;
+    if (vcpu_of(cpu)->vm->dirty)
+        *flags |= X86_PAGE_WATCHED;
     return slot->host + ((gpa & PAGE_MASK) - slot->gpa);
 }
 
 static void bus_written(struct x86_cpu *cpu, gpa_t gpa, unsigned len)
 {
+    kvm_memory_written(vcpu_of(cpu)->vm, gpa);
 }
 
 /* KVM's APIC can be looked at from outside, but writes with all that follows from them are its own only. */

@@ -52,26 +52,6 @@ static void on_kick(int number)
 {
 }
 
-static int add_memory(struct engine_vm *vm, struct error *err)
-{
-    for (unsigned i = 0; i < mem_slot_count(vm->mem); i++) {
-        const struct mem_slot *slot = mem_slot(vm->mem, i);
-        const struct kvm_userspace_memory_region region = {
-            .slot = i,
-            .flags = slot->readonly ? KVM_MEM_READONLY : 0,
-            .guest_phys_addr = slot->gpa,
-            .memory_size = slot->size,
-            .userspace_addr = (uint64_t)(uintptr_t)slot->host,
-        };
-        int rc = kvm_ioctl(vm->fd, KVM_SET_USER_MEMORY_REGION, &region);
-
-        if (rc < 0)
-            return error_set(err, rc, "KVM does not take %lu MiB of guest memory at %#lx: %s", slot->size >> 20,
-                             slot->gpa, strerror(-rc));
-    }
-    return 0;
-}
-
 static int enable(int fd, uint32_t capability, uint64_t argument)
 {
     const struct kvm_enable_cap cap = {.cap = capability, .args = {argument}};
@@ -104,11 +84,12 @@ static int set_up(struct engine_vm *vm, struct error *err)
     if (rc < 0)
         return error_set(err, rc, "KVM does not set up the virtual machine: %s", strerror(-rc));
     set_options(vm);
-    return add_memory(vm, err);
+    return kvm_memory_add(vm, err);
 }
 
 static void vm_destroy(struct engine_vm *vm)
 {
+    kvm_memory_free(vm);
     close(vm->fd);
     lock_destroy(&vm->lock);
     free(vm);
@@ -297,9 +278,8 @@ static void get_state(struct engine_vcpu *vcpu, struct x86_cpu *state)
 
 static void set_state(struct engine_vcpu *vcpu, const struct x86_cpu *state)
 {
+    kvm_finish_access(vcpu);
     memcpy(&vcpu->cpu, state, offsetof(struct x86_cpu, mode));
-    vcpu->access.data = NULL;
-    vcpu->access.emulated = false;
     kvm_state_set(vcpu, state, KVM_PART_ALL);
 }
 
@@ -327,4 +307,6 @@ const struct engine_ops engine_kvm = {
     .get_state = get_state,
     .set_state = set_state,
     .counters = counters,
+    .dirty_log = kvm_dirty_log,
+    .dirty_fetch = kvm_dirty_fetch,
 };

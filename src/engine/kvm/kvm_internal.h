@@ -38,8 +38,9 @@ struct engine_vm {
     struct vclock *clock;
     unsigned cpus;
     struct engine_vcpu *vcpu[KVM_MAX_CPUS];
-    uint64_t tsc_offset; /* clock's TSC - host's */
-    struct lock lock;    /* routes */
+    uint64_t tsc_offset;      /* clock's TSC - host's */
+    _Atomic uint64_t **dirty; /* with the dirty log on: pages written by emulate.c, a bitmap a slot */
+    struct lock lock;         /* routes */
     bool routed[KVM_ROUTES];
 };
 
@@ -60,6 +61,7 @@ struct engine_vcpu {
     struct {
         uint8_t *data;               /* in struct kvm_run; NULL: there is none */
         unsigned length, done, size; /* bytes: of all, before the present piece, of it */
+        bool open;                   /* KVM is in the middle of an instruction */
         bool emulated;               /* cpu.io is meant instead */
     } access;
     char broken[160]; /* KVM refused something it must do: why */
@@ -72,6 +74,13 @@ int kvm_ioctl(int fd, unsigned long request, const void *argument);
 int kvm_host_open(struct error *err);  /* a descriptor of /dev/kvm that has all we need */
 const struct kvm_host *kvm_host(void); /* after kvm_host_open */
 bool kvm_host_has_msr(uint32_t msr);
+
+/* memory.c: see engine.h for the dirty log */
+int kvm_memory_add(struct engine_vm *vm, struct error *err);
+void kvm_memory_free(struct engine_vm *vm);
+void kvm_memory_written(struct engine_vm *vm, gpa_t gpa);
+int kvm_dirty_log(struct engine_vm *vm, bool on);
+int kvm_dirty_fetch(struct engine_vm *vm, unsigned slot, uint64_t *bitmap);
 
 /* cpuid.c: gives the vCPU the CPUID of x86/cpuid.h, less what KVM does not know. */
 int kvm_cpuid_set(struct engine_vcpu *vcpu);
@@ -95,6 +104,7 @@ void kvm_apic_pack(struct engine_vcpu *vcpu, const struct x86_lapic *lapic, stru
 
 /* run.c */
 void kvm_run(struct engine_vcpu *vcpu, struct exit *exit, uint64_t budget);
+void kvm_finish_access(struct engine_vcpu *vcpu);
 void kvm_break(struct engine_vcpu *vcpu, const char *what, int rc);
 
 /* emulate.c: the instruction at CS:RIP, which KVM handed back. true: there is an exit; false: on with KVM. */

@@ -240,6 +240,19 @@ static bool interrupted(struct engine_vcpu *vcpu, int rc, struct exit *exit)
     return true;
 }
 
+/* KVM keeps what is left of an instruction that left for an access, and does it at the next KVM_RUN; one that returns
+ * at once does nothing else. A REP string or an access over a page's end may have several parts. */
+void kvm_finish_access(struct engine_vcpu *vcpu)
+{
+    vcpu->access.data = NULL;
+    vcpu->access.emulated = false;
+    for (unsigned i = 0; vcpu->access.open && i < 16; i++) {
+        __atomic_store_n(&vcpu->run->immediate_exit, 1, __ATOMIC_SEQ_CST);
+        vcpu->access.open = kvm_ioctl(vcpu->fd, KVM_RUN, NULL) >= 0;
+    }
+    __atomic_store_n(&vcpu->run->immediate_exit, 0, __ATOMIC_SEQ_CST);
+}
+
 void kvm_run(struct engine_vcpu *vcpu, struct exit *exit, uint64_t budget)
 {
     int rc;
@@ -253,7 +266,8 @@ void kvm_run(struct engine_vcpu *vcpu, struct exit *exit, uint64_t budget)
         deliver_requests(vcpu);
         if (broken(vcpu, exit))
             return;
-        rc = kvm_ioctl(vcpu->fd, KVM_RUN, NULL);
+        rc = atomic_load(&vcpu->kicked) ? -EINTR : kvm_ioctl(vcpu->fd, KVM_RUN, NULL);
+        vcpu->access.open = rc >= 0;
         if (rc < 0) {
             if (interrupted(vcpu, rc, exit))
                 return;
