@@ -36,6 +36,10 @@ bool guest_take_signals(int fd, pid_t pid, int *status);
 
 void guest_load_drivers(void);
 
+/* --- network.c ----------------------------------------------------------------------------------- */
+
+void guest_set_up_network(bool user_mode);
+
 /* --- the modes ---------------------------------------------------------------------------------- */
 
 _Noreturn void job_mode(void);

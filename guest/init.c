@@ -8,7 +8,6 @@
  */
 #include <errno.h>
 #include <fcntl.h>
-#include <net/if.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -158,17 +157,6 @@ static void open_console(void)
         close(fd);
 }
 
-static void raise_loopback(void)
-{
-    struct ifreq request = {.ifr_name = "lo", .ifr_flags = IFF_UP | IFF_RUNNING};
-    int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
-
-    if (fd < 0)
-        return;
-    ioctl(fd, SIOCSIFFLAGS, &request);
-    close(fd);
-}
-
 /* The image brings busybox's links along unless they could not be listed where it was built. */
 static void install_busybox(void)
 {
@@ -228,13 +216,14 @@ int main(int argc, char **argv)
     open_console();
     reboot(RB_DISABLE_CAD);
     sethostname("trapeze", 7);
-    raise_loopback();
     setenv("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", 1);
     setenv("HOME", "/root", 1);
     setenv("USER", "root", 1);
     setenv("SHELL", "/bin/sh", 1);
     install_busybox();
     guest_load_drivers();
+    read_option("trapeze.net", mode, sizeof(mode));
+    guest_set_up_network(strcmp(mode, "user") == 0);
     if (chdir("/root") < 0)
         guest_say("/root: %s", strerror(errno));
     read_option("trapeze.mode", mode, sizeof(mode));

@@ -3,7 +3,7 @@
 # Says which; directly as root, else through sudo. Status 2 and one line if that cannot be done.
 set -u
 
-build='gcc libc6-dev make pkg-config meson ninja-build libzydis-dev libzstd-dev liblzma-dev liblz4-dev zlib1g-dev'
+build='gcc libc6-dev make pkg-config meson ninja-build libzydis-dev libzstd-dev liblzma-dev liblz4-dev zlib1g-dev libslirp-dev'
 case ${1:-} in
 build) want=$build ;;
 guest) want="$build busybox-static" ;;

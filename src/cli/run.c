@@ -32,6 +32,16 @@ static int set_disk(void *target, const char *value, struct error *err)
     return config_add_disk(target, value, err);
 }
 
+static int set_net(void *target, const char *value, struct error *err)
+{
+    return config_set_net(target, value, err);
+}
+
+static int add_publish(void *target, const char *value, struct error *err)
+{
+    return config_add_publish(target, value, err);
+}
+
 static int set_stats(void *target, const char *value, struct error *err)
 {
     ((struct config *)target)->stats = true;
@@ -62,6 +72,8 @@ static const struct option_row options[] = {
     {"--memory", "SIZE", "guest RAM: 512M (the default), 2G; from 4M to 1024G", set_memory},
     {"--disk", "FILE[,...]", "a disk: a file, or ...,ro or ...,scratch (writes are forgotten), ...,id=NAME; several",
      set_disk},
+    {"--net", "KIND", "user (the default: no rights needed), none, or tap=NAME", set_net},
+    {"--publish", "PORTS", "HOSTPORT:GUESTPORT: that port of this host leads to the guest; several", add_publish},
     {"--engine", "NAME", "auto (the default), kvm, interp, bt, or lockstep", set_engine},
     {"--demo", NULL, "default guest: show what runs there, then end", set_demo},
     {"--stats", NULL, "print counters at the end", set_stats},

@@ -1,7 +1,9 @@
 /* control/config.c: defaults and the parsing of values. */
 #include "control/config.h"
 
+#include <arpa/inet.h>
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -77,6 +79,59 @@ int config_add_disk(struct config *config, const char *text, struct error *err)
     if (!rc && disk->readonly && disk->scratch)
         rc = error_set(err, -EINVAL, "--disk: ro and scratch exclude each other");
     return rc;
+}
+
+int config_set_net(struct config *config, const char *text, struct error *err)
+{
+    if (!strcmp(text, "user")) {
+        config->net = CONFIG_NET_USER;
+    } else if (!strcmp(text, "none")) {
+        config->net = CONFIG_NET_NONE;
+    } else if (!strncmp(text, "tap=", 4) && text[4]) {
+        config->net = CONFIG_NET_TAP;
+        config->tap = text + 4;
+    } else {
+        return error_set(err, -EINVAL, "--net: there is no '%s'; there are user, none and tap=NAME", text);
+    }
+    return 0;
+}
+
+/* A port's number up to one of the characters in `ends`; 0: none. */
+static uint16_t parse_port(const char **text, const char *ends)
+{
+    char *end;
+    unsigned long port = strtoul(*text, &end, 10);
+    bool good = end != *text && **text != '-' && **text != '+' && port <= UINT16_MAX && (!*end || strchr(ends, *end));
+
+    *text = end;
+    return good ? (uint16_t)port : 0;
+}
+
+int config_add_publish(struct config *config, const char *text, struct error *err)
+{
+    struct net_publish *publish = &config->publish[config->publish_count];
+    const char *at = text, *address_end = strchr(text, ':');
+    struct in_addr address = {.s_addr = htonl(INADDR_LOOPBACK)};
+    char copy[16];
+
+    if (config->publish_count == CONFIG_PUBLISH)
+        return error_set(err, -E2BIG, "--publish: more than %d", CONFIG_PUBLISH);
+    if (address_end && strchr(address_end + 1, ':') && address_end - text < (int)sizeof(copy)) {
+        snprintf(copy, sizeof(copy), "%.*s", (int)(address_end - text), text);
+        if (inet_pton(AF_INET, copy, &address) != 1)
+            return error_set(err, -EINVAL, "--publish: '%s' is not an IPv4 address", copy);
+        at = address_end + 1;
+    }
+    *publish = (struct net_publish){.host_address = ntohl(address.s_addr), .host_port = parse_port(&at, ":")};
+    if (*at == ':')
+        at++;
+    publish->guest_port = parse_port(&at, "/");
+    publish->udp = !strcmp(at, "/udp");
+    if (!publish->host_port || !publish->guest_port || (*at && !publish->udp && strcmp(at, "/tcp")))
+        return error_set(err, -EINVAL,
+                         "--publish: '%s' is not understood; give it as [ADDRESS:]HOSTPORT:GUESTPORT[/udp]", text);
+    config->publish_count++;
+    return 0;
 }
 
 void config_free(struct config *config)

@@ -4,6 +4,7 @@
 #ifndef CONTROL_CONFIG_H
 #define CONTROL_CONFIG_H
 
+#include "backend/net/net.h"
 #include "base/error.h"
 #include "base/types.h"
 
@@ -29,6 +30,10 @@ struct config_disk {
     bool readonly, scratch;
 };
 
+#define CONFIG_PUBLISH 32
+
+enum config_net { CONFIG_NET_USER, CONFIG_NET_NONE, CONFIG_NET_TAP };
+
 struct config {
     const char *kernel, *initrd, *append; /* NULL: the default guest's */
     const char *engine;
@@ -39,6 +44,10 @@ struct config {
     const char *trace_file; /* NULL: stderr */
     struct config_disk disk[CONFIG_DISKS];
     unsigned disk_count;
+    enum config_net net;
+    const char *tap; /* CONFIG_NET_TAP */
+    struct net_publish publish[CONFIG_PUBLISH];
+    unsigned publish_count;
     char **command; /* after --: NULL-terminated, or NULL */
 };
 
@@ -49,6 +58,10 @@ int config_parse_memory(const char *option, const char *text, uint64_t *bytes, s
 
 /* "FILE[,ro][,scratch][,id=NAME]": one disk more. -EINVAL, -E2BIG, -ENOMEM with a message. */
 int config_add_disk(struct config *config, const char *text, struct error *err);
+/* "user", "none" or "tap=NAME". -EINVAL with a message. */
+int config_set_net(struct config *config, const char *text, struct error *err);
+/* "[ADDRESS:]HOSTPORT:GUESTPORT[/udp]". -EINVAL, -E2BIG with a message. */
+int config_add_publish(struct config *config, const char *text, struct error *err);
 void config_free(struct config *config);
 
 #endif

@@ -32,6 +32,7 @@ struct session {
     bool streams_open;
     struct machine *machine;
     struct block *disk[CONFIG_DISKS];
+    struct net *net;
     int trace_fd;
 };
 
@@ -75,9 +76,10 @@ static int choose_guest(struct session *session, struct machine_config *machine,
         if (!config->initrd)
             machine->initrd = session->guest.initrd;
     }
-    n = snprintf(session->cmdline, sizeof(session->cmdline), "%s%s%s%s", config->kernel ? "" : GUEST_CMDLINE,
-                 config->kernel ? "" : session->streams.words, config->kernel || !config->append ? "" : " ",
-                 config->append ? config->append : "");
+    n = snprintf(session->cmdline, sizeof(session->cmdline), "%s%s%s%s%s", config->kernel ? "" : GUEST_CMDLINE,
+                 config->kernel ? "" : session->streams.words,
+                 config->kernel || config->net != CONFIG_NET_USER ? "" : " trapeze.net=user",
+                 config->kernel || !config->append ? "" : " ", config->append ? config->append : "");
     if (n >= (int)sizeof(session->cmdline))
         return error_set(err, -E2BIG, "--append: the kernel's command line is longer than %zu bytes",
                          sizeof(session->cmdline) - 1);
@@ -128,6 +130,21 @@ static int open_disks(struct session *session, struct machine_config *machine, s
     return 0;
 }
 
+/* Lockstep has no virtio devices. */
+static int open_net(struct session *session, struct machine_config *machine, struct error *err)
+{
+    const struct config *config = session->config;
+
+    if (config->publish_count && config->net != CONFIG_NET_USER)
+        return error_set(err, -EINVAL, "--publish is for --net user");
+    if (config->net == CONFIG_NET_NONE || !strncmp(config->engine, "lockstep", 8))
+        return 0;
+    session->net = config->net == CONFIG_NET_TAP ? net_tap_new(config->tap, err)
+                                                 : net_user_new(config->publish, config->publish_count, err);
+    machine->net = session->net;
+    return session->net ? 0 : -EINVAL;
+}
+
 static int prepare(struct session *session, struct error *err)
 {
     struct machine_config machine = {
@@ -148,6 +165,8 @@ static int prepare(struct session *session, struct error *err)
         rc = open_trace(session, err);
     if (!rc)
         rc = open_disks(session, &machine, err);
+    if (!rc)
+        rc = open_net(session, &machine, err);
     if (!rc) {
         session->streams_open = true;
         rc = streams_open(&session->streams, session->config, session->loop, on_end, session, err);
@@ -174,6 +193,8 @@ static void release(struct session *session)
     machine_free(session->machine);
     if (session->streams_open)
         streams_close(&session->streams);
+    if (session->net)
+        session->net->ops->free(session->net);
     for (unsigned i = 0; i < CONFIG_DISKS; i++)
         if (session->disk[i])
             block_close(session->disk[i]);

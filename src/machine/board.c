@@ -18,6 +18,7 @@
 #include "device/legacy/pit8254.h"
 #include "device/legacy/uart16550.h"
 #include "device/virtio/blk.h"
+#include "device/virtio/net.h"
 #include "device/virtio/rng.h"
 #include "engine/lockstep/lockstep.h"
 #include "machine/machine_internal.h"
@@ -30,6 +31,9 @@ enum isa_irq { IRQ_PIT = 0, IRQ_KEYBOARD = 1, IRQ_COM2 = 3, IRQ_COM1 = 4, IRQ_RT
 
 /* Free ones that both controllers have. */
 static const uint8_t pci_irqs[PCI_INTX_LINES] = {10, 11};
+
+/* Locally administered; each guest has a network of its own. */
+static const uint8_t mac_address[6] = {0x52, 0x54, 0x00, 0x12, 0x34, 0x56};
 
 static const uint16_t serial_ports[] = {0x3f8, 0x2f8};
 static const uint8_t serial_irqs[] = {IRQ_COM1, IRQ_COM2};
@@ -47,6 +51,7 @@ struct board {
     struct pci_host *pci;
     struct virtio_rng *rng;
     struct virtio_blk *disk[MACHINE_DISKS];
+    struct virtio_net *net;
     struct uart *uart[ARRAY_SIZE(serial_ports)];
     gpa_t rsdp;
 };
@@ -285,6 +290,11 @@ static int add_virtio(struct board *board, struct error *err)
         if (!board->disk[i])
             return -ENOMEM;
     }
+    if (config->net) {
+        board->net = virtio_net_new(board->pci, machine->mem, config->net, mac_address, err);
+        if (!board->net)
+            return -ENOMEM;
+    }
     board->rng = virtio_rng_new(board->pci, machine->mem, err);
     return board->rng ? 0 : -ENOMEM;
 }
@@ -330,6 +340,8 @@ void board_free(struct board *board)
     for (unsigned i = 0; i < ARRAY_SIZE(board->disk); i++)
         if (board->disk[i])
             virtio_blk_free(board->disk[i]);
+    if (board->net)
+        virtio_net_free(board->net);
     if (board->rng)
         virtio_rng_free(board->rng);
     if (board->pci)

@@ -6,6 +6,7 @@
 
 #include "backend/block/block.h"
 #include "backend/char/chardev.h"
+#include "backend/net/net.h"
 #include "base/error.h"
 #include "base/types.h"
 #include "engine/engine.h"
@@ -27,6 +28,7 @@ struct machine_config {
     struct chardev *serial[2]; /* COM1 console, COM2 job channel; NULL: nothing connected. Owned by the caller. */
     struct machine_disk disk[MACHINE_DISKS];
     unsigned disk_count;
+    struct net *net;   /* the caller's; NULL: no network card */
     struct loop *loop; /* the caller's; its clock is the VM's */
 };
 

@@ -37,6 +37,12 @@ expect 2 '--memory: 10T is out of range' run --memory 10T
 expect 2 "'512X' is not a size" run --memory 512X
 expect 2 "'' is not a size" run --memory ''
 expect 2 "'-5M' is not a size" run --memory -5M
+expect 2 "there is no 'bridge'" run --net bridge
+expect 2 'give it as' run --publish 80
+expect 2 'give it as' run --publish 70000:80
+expect 2 'give it as' run --publish 8080:80/icmp
+expect 2 'not an IPv4 address' run --publish localhost:8080:80
+expect 2 'is for --net user' run --net none --publish 8080:80 --kernel "$work/zeros"
 expect 2 '--disk: give it a file' run --disk ,ro
 expect 2 "'rw' is not understood" run --disk x,rw
 expect 2 'exclude each other' run --disk x,ro,scratch

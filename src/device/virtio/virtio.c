@@ -151,6 +151,22 @@ void virtio_push(struct virtio_device *device, unsigned queue, const struct virt
         virtq_push(&device->queue[queue], chain, (uint32_t)MIN(written, UINT32_MAX));
 }
 
+void virtio_unpop(struct virtio_device *device, unsigned queue, const struct virtq_chain *chain)
+{
+    if (virtio_running(device))
+        virtq_unpop(&device->queue[queue], chain);
+}
+
+void virtio_push_all(struct virtio_device *device, unsigned queue, const struct virtq_chain *chains,
+                     const uint64_t *written, unsigned count)
+{
+    if (!virtio_running(device))
+        return;
+    for (unsigned i = 0; i < count; i++)
+        virtq_stage(&device->queue[queue], &chains[i], (uint32_t)MIN(written[i], UINT32_MAX));
+    virtq_publish(&device->queue[queue]);
+}
+
 void virtio_flush(struct virtio_device *device, unsigned queue)
 {
     if (virtio_running(device) && virtq_wants_interrupt(&device->queue[queue]))

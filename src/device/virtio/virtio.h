@@ -106,6 +106,11 @@ static inline bool virtio_has(const struct virtio_device *device, uint64_t featu
 bool virtio_pop(struct virtio_device *device, unsigned queue, struct virtq_chain *chain);
 /* Gives it back (not if the device has failed or is being reset). The interrupt comes with virtio_flush. */
 void virtio_push(struct virtio_device *device, unsigned queue, const struct virtq_chain *chain, uint64_t written);
+/* Undoes the last pops, the newest first. */
+void virtio_unpop(struct virtio_device *device, unsigned queue, const struct virtq_chain *chain);
+/* virtio_push for chains that belong together: the driver sees all or none. */
+void virtio_push_all(struct virtio_device *device, unsigned queue, const struct virtq_chain *chains,
+                     const uint64_t *written, unsigned count);
 /* Interrupts the driver for what was pushed, if it wants that. */
 void virtio_flush(struct virtio_device *device, unsigned queue);
 /* Asks for a notification with the next chain. True: there is one already. */

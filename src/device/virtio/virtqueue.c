@@ -269,26 +269,46 @@ static void tell_written(const struct virtq *queue, const struct virtq_chain *ch
     }
 }
 
-void virtq_push(struct virtq *queue, const struct virtq_chain *chain, uint32_t written)
+void virtq_stage(struct virtq *queue, const struct virtq_chain *chain, uint32_t written)
 {
+    uint16_t flags = queue->used_wrap ? DESC_AVAIL | DESC_USED : 0;
     uint8_t *entry;
 
     tell_written(queue, chain, written);
     queue->in_flight -= chain->slots;
-    if (queue->features.packed) {
-        entry = queue->desc + (size_t)queue->next_used * DESC_SIZE;
-        store32(entry + 8, written);
-        store16(entry + 12, chain->id);
-        store16(entry + 14, queue->used_wrap ? DESC_AVAIL | DESC_USED : 0);
-        advance(queue, &queue->next_used, &queue->used_wrap, chain->slots);
-        if (queue->next_used < chain->slots)
-            queue->signalled_valid = false; /* its round is over */
-    } else {
-        entry = queue->used + 4 + 8 * (size_t)(queue->next_used % queue->size);
+    if (!queue->features.packed) {
+        entry = queue->used + 4 + 8 * (size_t)(queue->next_used++ % queue->size);
         store32(entry, chain->id);
         store32(entry + 4, written);
-        store16(queue->used + 2, ++queue->next_used);
+        return;
     }
+    entry = queue->desc + (size_t)queue->next_used * DESC_SIZE;
+    store32(entry + 8, written);
+    store16(entry + 12, chain->id);
+    if (queue->staged) {
+        store16(entry + 14, flags);
+    } else { /* the driver takes them in order: it sees none before this one */
+        queue->staged = entry + 14;
+        queue->staged_flags = flags;
+    }
+    advance(queue, &queue->next_used, &queue->used_wrap, chain->slots);
+    if (queue->next_used < chain->slots)
+        queue->signalled_valid = false; /* its round is over */
+}
+
+void virtq_publish(struct virtq *queue)
+{
+    if (!queue->features.packed)
+        store16(queue->used + 2, queue->next_used);
+    else if (queue->staged)
+        store16(queue->staged, queue->staged_flags);
+    queue->staged = NULL;
+}
+
+void virtq_push(struct virtq *queue, const struct virtq_chain *chain, uint32_t written)
+{
+    virtq_stage(queue, chain, written);
+    virtq_publish(queue);
 }
 
 /* 2.7.7.2: has the ring passed `event` between before and now? */

@@ -33,6 +33,8 @@ struct virtq {
     bool avail_wrap, used_wrap; /* packed */
     uint16_t signalled;         /* next_used at the last interrupt */
     bool signalled_valid;
+    uint8_t *staged; /* packed: flags of the first staged entry, which are written last; NULL: none */
+    uint16_t staged_flags;
     unsigned in_flight; /* descriptors (packed) or chains (split) that were taken and not given back */
 };
 
@@ -59,6 +61,9 @@ int virtq_pop(struct virtq *queue, struct virtq_chain *chain);
 void virtq_unpop(struct virtq *queue, const struct virtq_chain *chain);
 /* Gives a chain back, of which the device has written the first `written` bytes. */
 void virtq_push(struct virtq *queue, const struct virtq_chain *chain, uint32_t written);
+/* The same in two steps, for several chains that the driver must see at once: each staged, then all published. */
+void virtq_stage(struct virtq *queue, const struct virtq_chain *chain, uint32_t written);
+void virtq_publish(struct virtq *queue);
 /* After pushes: does the driver want an interrupt? */
 bool virtq_wants_interrupt(struct virtq *queue);
 /* Asks the driver for a notification with its next chain. True: there is one already; go on. */
