@@ -20,7 +20,8 @@ struct boot_config {
     const char *cmdline; /* "" if none */
     uint64_t memory;     /* bytes of guest RAM: below MMIO_HOLE at 0, the rest from 4 GiB */
     unsigned cpus;
-    gpa_t rsdp; /* ACPI root pointer, already written by boot_write_acpi */
+    gpa_t rsdp;       /* ACPI root pointer, already written by boot_write_acpi */
+    bool self_unpack; /* leave unpacking to the image's own code: guest code is as fast as ours */
 };
 
 #define BOOT_MMIO_HOLE 0xc0000000ull /* RAM below 4 GiB ends here at the latest */

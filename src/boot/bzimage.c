@@ -207,7 +207,7 @@ static uint64_t load_payload(const struct bzimage *bz, const struct boot_job *jo
     uint64_t size, end, entry = 0;
     uint8_t *vmlinux;
 
-    if (bz->version < 0x20a || bz->payload_size == 0)
+    if (job->config->self_unpack || bz->version < 0x20a || bz->payload_size == 0)
         return 0;
     vmlinux = boot_unpack(bz->file + bz->payload_offset, bz->payload_size, MIN(bz->init_size, UNPACKED_MAX), &size);
     if (!vmlinux)

@@ -64,6 +64,11 @@ void dump_shutdown(char *buffer, size_t size, const struct exit *exit, const str
 {
     struct text text = {buffer, size};
 
+    if (exit->shutdown.vectors[0] == 0xff) { /* hardware: it may also have reset the registers by then */
+        put(&text, "the guest's processor shut down (triple fault); this engine is not told what it began with.\n");
+        put_cpu(&text, cpu);
+        return;
+    }
     put(&text, "the guest's processor shut down (triple fault). It began with %s at rip %#lx, error code %#x",
         vector_name(exit->shutdown.vectors[0]), exit->shutdown.rip, exit->shutdown.error);
     if (exit->shutdown.vectors[0] == VEC_PF)

@@ -1,7 +1,7 @@
 /*
  * machine/measure.c: how fast an engine is: a small loop of guest code, against
  * the same instructions on the host's processor. Short: some milliseconds, and
- * not many more on an engine that is a thousand times slower.
+ * some dozens of them on an engine that is a thousand times slower.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -16,10 +16,10 @@
 #define STACK         0x4000
 #define ROUND         6 /* instructions in the loop below */
 #define ROUNDS_FIRST  1000
-#define WARM_UPS      3 /* runs of that many: page faults and translation are the first one's */
 #define ROUNDS_MAX    1000000
-#define ROUNDS_GROWTH 8
-#define LONG_ENOUGH   0.004 /* seconds */
+#define ROUNDS_GROWTH 4
+#define LONG_ENOUGH   0.004 /* seconds: no longer runs than the first of these */
+#define LONG_RUNS     3     /* the best of so many: somebody else may have had the processor, or the first was cold */
 #define NATIVE_ROUNDS 200000
 
 /* 32-bit code: a load, a store, a call and its return, a conditional jump. It ends with a write to port F4h. */
@@ -119,12 +119,15 @@ static int measure(const struct engine_ops *engine, struct engine_vcpu *vcpu, st
         return error_set(err, -ENOMEM, "no memory to measure %s", engine->name);
     memset(cpu, 0, sizeof(*cpu));
     engine->get_state(vcpu, cpu);
-    for (unsigned n = 0, rounds = ROUNDS_FIRST; n < WARM_UPS || (rounds <= ROUNDS_MAX && seconds < LONG_ENOUGH); n++) {
+    for (unsigned rounds = ROUNDS_FIRST, longs = 0; rounds <= ROUNDS_MAX && longs < LONG_RUNS;) {
         seconds = run_loop(engine, vcpu, cpu, rounds);
         if (seconds < 0)
             break;
         speed->mips = MAX(speed->mips, mips(rounds, seconds));
-        rounds *= n + 1 < WARM_UPS ? 1 : ROUNDS_GROWTH;
+        if (seconds < LONG_ENOUGH)
+            rounds *= ROUNDS_GROWTH;
+        else
+            longs++;
     }
     free(cpu);
     return seconds < 0 ? error_set(err, -EIO, "%s does not run a loop of a few instructions", engine->name) : 0;

@@ -51,6 +51,7 @@ static int load(struct machine *machine, struct error *err)
         .memory = config->memory,
         .cpus = config->cpus,
         .rsdp = board_rsdp(machine->board),
+        .self_unpack = machine->engine->hardware,
     };
     struct engine_vcpu *first = machine->vcpus[0].engine;
     struct x86_cpu *cpu = aligned_alloc(64, ALIGN_UP(sizeof(*cpu), 64));

@@ -101,7 +101,7 @@ image=$(dirname "$trapeze")/tests/engine/long.elf
 timeout 60 "$trapeze" run --kernel "$image" --append nested_benign_first --memory 64M >"$work/out" 2>"$work/err" </dev/null
 if [ $? = 0 ]; then passed=$((passed + 1)); echo "PASS multiboot, exit port"
 else failed=$((failed + 1)); echo "FAIL multiboot, exit port: $(cat "$work/out" "$work/err")"; fi
-timeout 60 "$trapeze" run --kernel "$image" --append shutdown_no_idt --memory 64M >"$work/out" 2>"$work/err" </dev/null
+timeout 60 "$trapeze" run --engine interp --kernel "$image" --append shutdown_no_idt --memory 64M >"$work/out" 2>"$work/err" </dev/null
 if [ $? = 121 ] && grep -q 'triple fault). It began with #' "$work/err" && grep -q '^rip ' "$work/err"; then
     passed=$((passed + 1)); echo "PASS triple fault"
 else failed=$((failed + 1)); echo "FAIL triple fault: $(cat "$work/err")"; fi

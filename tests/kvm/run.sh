@@ -18,9 +18,9 @@ known='--differs /differs/kvm-differs.txt --differs /differs/nested-differs.txt 
 steps="60|doctor|trapeze doctor
 1500|engine|engine-run --engine kvm $known /images
 300|contract|engine-contract kvm
-300|status|trapeze run --engine kvm -- sh -c 'exit 42'; test \$? = 42
 300|auto|trapeze run -- true 2>&1 | tee /tmp/auto; grep -q 'engine kvm' /tmp/auto
-300|demo|trapeze run --engine kvm --demo --stats"
+1500|guests|sh /guests.sh /bin/trapeze /bin/guest kvm
+60|absent|mv /dev/kvm /dev/away; trapeze run --engine kvm; status=\$?; mv /dev/away /dev/kvm; test \$status = 2"
 
 command -v qemu-system-x86_64 >/dev/null || skip "qemu-system-x86_64 is not installed"
 [ -s "$build/guest/vmlinuz" ] || skip "no guest in $build/guest: make guest"
@@ -42,6 +42,7 @@ cp "$here/init.sh" "$root/init"
 chmod 755 "$root/init"
 mkdir "$root/differs"
 cp "$here"/*-differs.txt "$here/../engine/qemu-differs.txt" "$root/differs/"
+cp "$here/../boot/guests.sh" "$root/"
 cp "$build/tests/engine/long.elf" "$build/tests/engine/prot.elf" "$root/images/"
 mkdir "$root/bin/guest"
 cp "$build/guest/vmlinuz" "$build/guest/initrd.img" "$root/bin/guest/"
