@@ -43,7 +43,8 @@ enum x86_insn_flags {
     INSN_REPNE = 1 << 2, /* F2 */
     INSN_END = 1 << 3,   /* ends a block: may jump, change mode, or what interrupts look at */
     INSN_VEX = 1 << 4,
-    INSN_VEX_L = 1 << 5, /* 256 bits */
+    INSN_VEX_L = 1 << 5,       /* 256 bits */
+    INSN_CONDITIONAL = 1 << 6, /* Jcc: a block may go on behind it */
 };
 
 #define X86_REG_RIP  16

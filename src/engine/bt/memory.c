@@ -6,7 +6,6 @@
 #include "engine/bt/translate_internal.h"
 
 #define MAX_SPREAD 1024
-#define NO_REG     X86_REG_ZERO
 
 static unsigned word(const struct translation *t)
 {
@@ -276,8 +275,7 @@ struct cold *bt_emit_check(struct translation *t, const struct group *g, unsigne
     struct emit *e = &t->e;
     struct cold *cold;
 
-    bt_want_flags_m(t);
-    t->flags_h = false;
+    bt_settle_flags(t);
     if (a->base == RSP && a->index == NO_REG && a->seg == SEG_DS && a->addrsize == word(t) && !g->align)
         return emit_stack_check(t, g, site);
     cold = bt_cold(t, COLD_SITE, site);
@@ -308,10 +306,19 @@ struct cold *bt_emit_check(struct translation *t, const struct group *g, unsigne
 
 /* --- off the straight path ------------------------------------------------------------------------ */
 
+static void emit_cold_flags(struct translation *t, const struct cold *cold)
+{
+    if (cold->recipe.kind == RECIPE_NONE)
+        return;
+    bt_emit_recipe(&t->e, &cold->recipe);
+    emit_save_flags(&t->e);
+}
+
 static void emit_cold_site(struct translation *t, const struct cold *cold)
 {
     struct bt_site *site = &t->code->site[cold->index];
 
+    emit_cold_flags(t, cold);
     emit_mov_imm64(&t->e, H_S0, (uint64_t)site);
     emit_jump_to(&t->e, CC_ALWAYS, t->vcpu->thunk.callout);
     site->resume = emit_here(&t->e);
@@ -341,6 +348,17 @@ static void emit_cold_edge(struct translation *t, const struct cold *cold)
         emit_save_flags(&t->e);
     emit_mov_imm64(&t->e, H_S1, (uint64_t)edge);
     emit_jump_to(&t->e, CC_ALWAYS, t->vcpu->thunk.link);
+}
+
+/* An event waits for the vCPU at the begin of a loop's next round. */
+static void emit_cold_loop(struct translation *t, const struct cold *cold)
+{
+    emit_cold_flags(t, cold);
+    if (cold->flags_h)
+        emit_save_flags(&t->e);
+    emit_load(&t->e, H_S0, H_FRAME, FRAME_CPU(rip));
+    emit_lea(&t->e, word(t) == 8, H_S0, H_S0, t->code->page_offset);
+    emit_jump_to(&t->e, CC_ALWAYS, t->vcpu->thunk.resolve);
 }
 
 static void emit_cold_vectors(struct translation *t)
@@ -380,6 +398,9 @@ void bt_emit_cold(struct translation *t)
             break;
         case COLD_BUDGET:
             emit_cold_budget(t);
+            break;
+        case COLD_LOOP:
+            emit_cold_loop(t, cold);
             break;
         }
     }

@@ -22,15 +22,19 @@ void bt_want_flags_h(struct translation *t)
     t->flags_h = true;
 }
 
-static bool overwrites_flags(const struct bt_op *op)
+void bt_settle_flags(struct translation *t)
 {
-    return op->flags_written == FLAGS_STATUS && !op->flags_maybe && !op->flags_read;
+    bool neither = !t->flags_h && !t->flags_m;
+
+    if (!t->flags_m && !neither && !bt_flags_are_dead(t, t->at, &t->recipe))
+        bt_want_flags_m(t);
+    t->flags_h = false;
 }
 
 static void flags_before(struct translation *t, const struct bt_op *op)
 {
-    if (op->flags_read || (op->flags_written && !overwrites_flags(op)) || (t->vcpu->counting && op->flags_kept))
-        bt_want_flags_h(t); /* counting: in lockstep, where undefined flags are compared too */
+    if (op->flags_read || (op->flags_written && !bt_overwrites_flags(t, op)))
+        bt_want_flags_h(t);
 }
 
 static void flags_after(struct translation *t, const struct bt_op *op)
@@ -54,6 +58,8 @@ struct cold *bt_cold(struct translation *t, int kind, unsigned index)
     memset(cold, 0, sizeof(*cold));
     cold->kind = kind;
     cold->index = index;
+    if (!t->flags_h && !t->flags_m)
+        cold->recipe = t->recipe;
     return cold;
 }
 
@@ -95,7 +101,7 @@ static void emit_event_check(struct translation *t, struct cold *stub)
 {
     struct emit *e = &t->e;
 
-    if (t->flags_m) {
+    if (t->flags_m || !t->flags_h) {
         emit_rex(e, false, 0, 0, H_FRAME, false); /* cmp dword [events], 0 */
         emit8(e, 0x83);
         emit_modrm_mem(e, 7, H_FRAME, FRAME_CPU(events));
@@ -177,14 +183,47 @@ static uint32_t emit_condition(struct translation *t, unsigned cc, bool negate)
     return emit_jump(&t->e, cc ^ (unsigned)negate);
 }
 
+/* The block's own begin is the target: its second copy is, which starts with the flags as loop_kind says. */
+static bool is_loop(const struct translation *t, int64_t target)
+{
+    return t->loop_kind != ENTRY_NONE && target == t->code->offset[0];
+}
+
+static void emit_loop_jump(struct translation *t, unsigned cc)
+{
+    uint32_t patch;
+
+    if (t->loop_kind == ENTRY_FRAME)
+        bt_want_flags_m(t);
+    if (t->loop_kind == ENTRY_HOST || cc != CC_ALWAYS)
+        bt_want_flags_h(t);
+    patch = emit_jump(&t->e, cc);
+    if (t->in_loop)
+        emit_patch(&t->e, patch, t->loop);
+    else
+        t->loop_patch[t->loop_patches++] = patch;
+}
+
+/* What the block's count was too much, as it is left before its end. The flags stay as they are. */
+static void emit_refund(struct translation *t, unsigned i)
+{
+    if (!t->vcpu->counting || i + 1 == t->count)
+        return;
+    emit_load(&t->e, H_S1, H_FRAME, FRAME_BT(budget));
+    emit_lea(&t->e, true, H_S1, H_S1, (int32_t)(t->count - 1 - i));
+    emit_store(&t->e, H_FRAME, FRAME_BT(budget), H_S1);
+}
+
 static void emit_jcc(struct translation *t, unsigned i)
 {
     const struct bt_op *op = &t->op[i];
     const unsigned cc = op->z.insn.opcode & 15, from = t->code->offset[i];
     const int64_t target = (int64_t)from + (int64_t)op->in->imm;
-    bool plain = target >= 0 && target < (int64_t)PAGE_SIZE && target > (int64_t)from, h, m;
+    bool plain = target >= 0 && target < (int64_t)PAGE_SIZE && target > (int64_t)from && !t->vcpu->counting, h, m;
 
-    if (plain) {
+    if (is_loop(t, target)) {
+        emit_loop_jump(t, cc);
+    } else if (plain) {
         unsigned index;
         struct cold *stub;
         uint32_t patch = emit_condition(t, cc, false);
@@ -200,12 +239,14 @@ static void emit_jcc(struct translation *t, unsigned i)
 
         h = t->flags_h;
         m = t->flags_m;
+        emit_refund(t, i);
         emit_edge(t, CC_ALWAYS, target, from);
         emit_patch(&t->e, over, emit_here(&t->e));
         t->flags_h = h;
         t->flags_m = m;
     }
-    emit_edge(t, CC_ALWAYS, t->code->offset[i + 1], from);
+    if (i + 1 == t->count)
+        emit_edge(t, CC_ALWAYS, t->code->offset[i + 1], from);
 }
 
 /* --- instructions -------------------------------------------------------------------------------- */
@@ -486,6 +527,7 @@ static void emit_one(struct translation *t, unsigned i, int32_t disp)
 {
     const struct bt_op *op = &t->op[i];
 
+    t->at = i;
     switch (op->kind) {
     case OP_IDENTITY:
         flags_before(t, op);
@@ -517,6 +559,7 @@ static void emit_one(struct translation *t, unsigned i, int32_t disp)
     default:
         break;
     }
+    bt_note_flags(t, op);
 }
 
 static bool ends_block(const struct bt_op *op)
@@ -545,6 +588,7 @@ static unsigned emit_op(struct translation *t, unsigned i)
 {
     const struct bt_op *op = &t->op[i];
 
+    t->at = i;
     if (bt_is_access(op))
         return emit_group(t, i);
     switch (op->kind) {
@@ -559,6 +603,10 @@ static unsigned emit_op(struct translation *t, unsigned i)
         emit_divide(t, i);
         break;
     case OP_JMP:
+        if (is_loop(t, (int64_t)t->code->offset[i] + (int64_t)op->in->imm)) {
+            emit_loop_jump(t, CC_ALWAYS);
+            break;
+        }
         emit_edge(t, CC_ALWAYS, (int64_t)t->code->offset[i] + (int64_t)op->in->imm, t->code->offset[i]);
         break;
     case OP_JCC:
@@ -578,21 +626,20 @@ static unsigned emit_op(struct translation *t, unsigned i)
 
 /* --- the block ------------------------------------------------------------------------------------ */
 
-/* What comes first: a use of the flags in the host's RFLAGS, or what needs them in the frame? */
-static bool wants_frame_first(const struct translation *t)
+/* What comes first: something that overwrites the flags, something that needs them in the frame, or a use of those in
+ * the host's RFLAGS? */
+static enum entry_kind entry_kind(const struct translation *t)
 {
-    if (t->vcpu->counting || t->code->vectors)
-        return true;
     for (unsigned i = 0; i < t->count; i++) {
         const struct bt_op *op = &t->op[i];
 
         if (bt_is_access(op) || op->kind == OP_CALLOUT || op->kind == OP_CALLOUT_END || op->kind == OP_DIVIDE ||
             op->kind == OP_JMP_INDIRECT || op->kind == OP_CALL_INDIRECT)
-            return true;
+            return ENTRY_FRAME;
         if (op->kind == OP_JCC || op->flags_read || op->flags_written)
-            return false;
+            return bt_overwrites_flags(t, op) ? ENTRY_ANY : ENTRY_HOST;
     }
-    return false;
+    return ENTRY_HOST;
 }
 
 static void emit_guards(struct translation *t)
@@ -619,21 +666,84 @@ static void emit_guards(struct translation *t)
 static void emit_entries(struct translation *t)
 {
     struct bt_code *code = t->code;
+    bool guarded = t->vcpu->counting || code->vectors;
+    enum entry_kind kind = guarded ? ENTRY_FRAME : entry_kind(t);
 
-    if (wants_frame_first(t)) {
-        code->entry_h = emit_here(&t->e);
-        emit_save_flags(&t->e);
-        code->entry_m = emit_here(&t->e);
-        t->flags_h = false;
-        t->flags_m = true;
-    } else {
+    t->recipe.kind = RECIPE_NONE;
+    t->flags_h = kind == ENTRY_HOST;
+    t->flags_m = kind == ENTRY_FRAME;
+    if (kind == ENTRY_HOST) {
         code->entry_m = emit_here(&t->e);
         emit_restore_flags(&t->e);
-        code->entry_h = emit_here(&t->e);
-        t->flags_h = true;
-        t->flags_m = false;
     }
+    code->entry_h = emit_here(&t->e);
+    if (kind == ENTRY_FRAME)
+        emit_save_flags(&t->e);
+    if (kind != ENTRY_HOST)
+        code->entry_m = emit_here(&t->e);
     emit_guards(t);
+}
+
+/* Does the block jump to its own begin? Then a second copy of it, for the rounds after the first, needs no guards and
+ * knows where the flags come from: from the block's own end, if that leaves a recipe. */
+static void look_for_loop(struct translation *t)
+{
+    struct recipe recipe = {0}, at_jump = {0};
+    unsigned jumps = 0;
+
+    t->loop_kind = ENTRY_NONE;
+    if (t->vcpu->counting)
+        return;
+    for (unsigned i = 0; i < t->count; i++) {
+        const struct bt_op *op = &t->op[i];
+
+        if ((op->kind == OP_JCC || op->kind == OP_JMP) &&
+            (int64_t)t->code->offset[i] + (int64_t)op->in->imm == t->code->offset[0]) {
+            jumps++;
+            at_jump = recipe;
+        }
+        if (op->kind != OP_JCC && op->kind != OP_JMP)
+            t->recipe = recipe, bt_note_flags(t, op), recipe = t->recipe;
+    }
+    if (!jumps)
+        return;
+    t->loop_kind = entry_kind(t);
+    t->loop_recipe = at_jump;
+    if (jumps > 1)
+        t->loop_recipe.kind = RECIPE_NONE;
+    if (t->loop_kind == ENTRY_FRAME && t->loop_recipe.kind != RECIPE_NONE && bt_flags_are_dead(t, 0, &t->loop_recipe))
+        t->loop_kind = ENTRY_ANY;
+}
+
+static void emit_body(struct translation *t)
+{
+    unsigned i = 0, last = t->count - 1;
+
+    while (i < t->count)
+        i = emit_op(t, i);
+    if (t->op[last].kind < OP_JMP && t->op[last].kind != OP_CALLOUT_END)
+        emit_edge(t, CC_ALWAYS, t->code->offset[t->count], 0);
+}
+
+/* The rounds of a loop after the first. Once a round it looks whether an event waits. */
+static void emit_loop(struct translation *t)
+{
+    struct emit *e = &t->e;
+    struct cold *cold;
+
+    t->loop = emit_here(e);
+    for (unsigned i = 0; i < t->loop_patches; i++)
+        emit_patch(e, t->loop_patch[i], t->loop);
+    t->in_loop = true;
+    t->recipe = t->loop_recipe;
+    t->flags_m = t->loop_kind == ENTRY_FRAME;
+    t->flags_h = t->loop_kind == ENTRY_HOST || (t->loop_kind == ENTRY_ANY && t->recipe.kind == RECIPE_NONE);
+    cold = bt_cold(t, COLD_LOOP, 0);
+    cold->flags_h = t->flags_h;
+    emit_event_check(t, cold);
+    if (t->loop_kind == ENTRY_ANY)
+        t->flags_h = false;
+    emit_body(t);
 }
 
 /* The way in from another page: the guest address is in S0. Is that page now what this block was translated from? */
@@ -661,7 +771,9 @@ static void emit_checked_entry(struct translation *t, const uint8_t *page)
 
 static struct bt_code *new_code(struct block *block, const struct bt_op *op, unsigned count)
 {
-    const unsigned edges = 2, sites = count + 5; /* one for an instruction, some more for the branch */
+    /* Twice, for a loop: an edge for each conditional jump, two for the end; a site for each instruction, some more for
+     * the branch at the end. */
+    const unsigned edges = 2 * (BLOCK_MAX_CONDITIONALS + 2), sites = 2 * (count + 5);
     size_t head = ALIGN_UP(sizeof(struct bt_code) + (count + 1) * sizeof(uint16_t), 8);
     struct bt_code *code = calloc(1, head + edges * sizeof(struct bt_edge) + sites * sizeof(struct bt_site));
     unsigned offset = (unsigned)(block_gpa(block) & ~PAGE_MASK);
@@ -683,13 +795,11 @@ static struct bt_code *new_code(struct block *block, const struct bt_op *op, uns
 
 static void emit_block(struct translation *t, const uint8_t *page)
 {
-    unsigned i = 0, last = t->count - 1;
-
+    look_for_loop(t);
     emit_entries(t);
-    while (i < t->count)
-        i = emit_op(t, i);
-    if (t->op[last].kind < OP_JMP && t->op[last].kind != OP_CALLOUT_END)
-        emit_edge(t, CC_ALWAYS, t->code->offset[t->count], 0);
+    emit_body(t);
+    if (t->loop_patches)
+        emit_loop(t);
     bt_emit_cold(t);
     emit_checked_entry(t, page);
 }

@@ -7,18 +7,29 @@
 #include "engine/bt/emit.h"
 #include "engine/bt/op.h"
 
-#define MAX_COLD 160
+#define MAX_COLD 256
+
+/* How to compute the flags anew from registers that still hold what the last instruction to write them worked on or
+ * left: so that flags which nothing but a fault's frame would show need not be saved before a check. */
+struct recipe {
+    enum { RECIPE_NONE, RECIPE_CMP, RECIPE_TEST, RECIPE_ADD, RECIPE_SUB } kind;
+    uint8_t a, b; /* guest registers; b: NO_REG if it is imm */
+    bool wide;    /* 64 bits, else 32 */
+    int32_t imm;
+};
+#define NO_REG X86_REG_ZERO
 
 /* Code off the straight path, emitted after it. */
 struct cold {
-    enum { COLD_SITE, COLD_STACK, COLD_EDGE, COLD_VECTORS, COLD_BUDGET } kind;
+    enum { COLD_SITE, COLD_STACK, COLD_EDGE, COLD_VECTORS, COLD_BUDGET, COLD_LOOP } kind;
     uint32_t patch[4]; /* jumps that lead here */
     unsigned patches;
-    uint32_t after; /* what follows the instructions that a site executes */
-    uint32_t back;  /* COLD_STACK: where the check begins */
-    int32_t low;    /* COLD_STACK: the access begins at RSP + low */
-    unsigned index; /* of the site or edge */
-    bool flags_h;   /* what follows wants the flags in the host's RFLAGS; COLD_EDGE: they are only there */
+    uint32_t after;       /* what follows the instructions that a site executes */
+    uint32_t back;        /* COLD_STACK: where the check begins */
+    int32_t low;          /* COLD_STACK: the access begins at RSP + low */
+    unsigned index;       /* of the site or edge */
+    struct recipe recipe; /* of the flags, if they are neither in the frame nor in the host */
+    bool flags_h;         /* what follows wants the flags in the host's RFLAGS; COLD_EDGE: they are only there */
 };
 
 struct translation {
@@ -28,7 +39,15 @@ struct translation {
     struct bt_op *op;
     unsigned count;
     enum x86_mode mode;
-    bool flags_h, flags_m; /* where the guest's status flags are */
+    bool flags_h, flags_m; /* where the guest's status flags are; neither: they are dead, or `recipe` tells */
+    struct recipe recipe;
+    unsigned at;   /* the instruction that is being translated */
+    uint32_t loop; /* the block jumps to its own begin: where the second copy of it begins; 0: no such */
+    bool in_loop;
+    uint32_t loop_patch[8];
+    unsigned loop_patches;
+    enum entry_kind { ENTRY_NONE, ENTRY_ANY, ENTRY_FRAME, ENTRY_HOST } loop_kind;
+    struct recipe loop_recipe;
     struct cold cold[MAX_COLD];
     unsigned colds;
 };
@@ -55,6 +74,16 @@ struct group {
 /* Wants the flags in the frame, or in the host's RFLAGS. */
 void bt_want_flags_m(struct translation *t);
 void bt_want_flags_h(struct translation *t);
+/* Before a check, which loses them: leaves them in the frame, or recoverable. */
+void bt_settle_flags(struct translation *t);
+
+/* flags.c */
+void bt_note_flags(struct translation *t, const struct bt_op *op);
+bool bt_overwrites_flags(const struct translation *t, const struct bt_op *op);
+/* Will flags that are current before instruction i be overwritten before anything reads them, and can the recipe give
+ * them to every check on the way? */
+bool bt_flags_are_dead(const struct translation *t, unsigned i, const struct recipe *recipe);
+void bt_emit_recipe(struct emit *e, const struct recipe *recipe);
 
 struct cold *bt_cold(struct translation *t, int kind, unsigned index);
 void bt_cold_jump(struct translation *t, struct cold *cold, unsigned cc);

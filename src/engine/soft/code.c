@@ -257,15 +257,16 @@ static struct block *new_block(unsigned count)
 static unsigned decode_run(struct x86_insn *insn, enum x86_mode mode, const uint8_t *bytes, unsigned size,
                            unsigned *used)
 {
-    unsigned count = 0;
+    unsigned count = 0, conditionals = 0;
 
     *used = 0;
-    while (count < BLOCK_MAX_INSNS && *used < size) {
+    while (count < BLOCK_MAX_INSNS && *used < size && conditionals < BLOCK_MAX_CONDITIONALS) {
         unsigned length = x86_decode(&insn[count], mode, bytes + *used, size - *used);
 
         if (!length)
             break;
         *used += length;
+        conditionals += insn[count].flags / INSN_CONDITIONAL & 1;
         if (insn[count++].flags & INSN_END)
             break;
     }

@@ -11,7 +11,7 @@
 
 struct soft_vcpu;
 
-/* A run of decoded instructions that ends with a jump, or at the page's end. It lies in one page, except that a block
+/* A run of decoded instructions that ends with a jump, or at the page's end; conditional jumps may lie in it. It lies in one page, except that a block
  * of one instruction may cross into the next: then `raw` tells whether the second page still holds the same bytes. */
 struct block {
     uint64_t key; /* block_key(): guest-physical address and mode */
@@ -29,7 +29,8 @@ struct block {
 
 struct code_page;
 
-#define BLOCK_MAX_INSNS 32
+#define BLOCK_MAX_INSNS        32
+#define BLOCK_MAX_CONDITIONALS 4
 #define JUMP_CACHE_BITS 12
 #define BLOCK_HASH_BITS 14
 #define PAGE_HASH_BITS  11

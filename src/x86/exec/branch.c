@@ -222,7 +222,7 @@ x86_exec_fn *x86_select_jcc(struct x86_insn *in, const struct x86_zydis *zydis)
     static x86_exec_fn *const handlers[16][2] = {CONDITION_LIST(X)};
 #undef X
 
-    in->flags |= INSN_END;
+    in->flags |= INSN_CONDITIONAL;
     return handlers[in->arg][x86_is_long(in, zydis)];
 }
 
