@@ -19,6 +19,7 @@
 #define BT_RETURN_BYTES KIB(256)
 #define BT_STACK_SLACK  KIB(64) /* below the limit: what is pushed between two looks at it */
 #define BT_SEGMENTS     32
+#define BT_WINDOWS      8
 #ifndef BT_HEAT
 #define BT_HEAT 24 /* a block is translated when it has been interpreted so often */
 #endif
@@ -85,6 +86,10 @@ struct bt_frame {
     uint8_t level;   /* enum bt_vectors: to be loaded */
     uint64_t resume; /* where to go on when vectors are loaded */
     int64_t budget;  /* instructions left */
+    /* The pages that a loop's accesses went to last; filled in its first round. */
+    struct bt_window {
+        uint64_t tag, host, offset;
+    } window[BT_WINDOWS];
     struct bt_jump jump[BT_JUMPS];
 };
 

@@ -132,12 +132,16 @@ static uint16_t registers_of(const struct access *a)
 }
 
 /* Takes the access into the group if it shares the base and lies near. */
-static bool join(struct group *g, unsigned i, const struct access *a, int64_t moved)
+static bool join(struct group *g, unsigned i, const struct access *a, int64_t moved, uint8_t align)
 {
     int64_t low = MIN(g->low, a->disp + moved), high = MAX(g->high, a->disp + moved + a->size);
 
     if (high - low > MAX_SPREAD || low < INT32_MIN || high > INT32_MAX)
         return false;
+    /* The alignment of the lowest byte must be that of all who want one. */
+    if (((g->low - low) & g->align) || ((a->disp + moved - low) & align))
+        return false;
+    g->align |= align;
     g->low = low;
     g->high = high;
     g->write |= a->write;
@@ -185,7 +189,7 @@ void bt_find_group(const struct translation *t, unsigned first, struct group *g)
     int64_t moved = 0, move;
 
     start(g, first, &leader, t->op[first].align);
-    if (g->align || t->op[first].kind == OP_LEAVE)
+    if (t->op[first].kind == OP_LEAVE)
         return;
     for (unsigned i = first; i < t->count; i++) {
         const struct bt_op *op = &t->op[i];
@@ -193,7 +197,7 @@ void bt_find_group(const struct translation *t, unsigned first, struct group *g)
 
         if (i > first && bt_is_access(op)) {
             a = access_of(t, i);
-            if (op->align || !same_base(&a, &leader) || !join(g, i, &a, moved))
+            if (!same_base(&a, &leader) || !join(g, i, &a, moved, op->align))
                 return;
         }
         if (!keeps_s0(op))
@@ -256,6 +260,18 @@ static void emit_compare(struct translation *t, const struct group *g, struct co
     bt_cold_jump(t, cold, CC_A);
 }
 
+/* S0, or the offset in it, has to be aligned. */
+static void emit_align(struct translation *t, const struct group *g, struct cold *cold)
+{
+    if (!g->align)
+        return;
+    emit8(&t->e, 0x41); /* test S0b, mask */
+    emit8(&t->e, 0xf6);
+    emit8(&t->e, 0xc0 | (H_S0 & 7));
+    emit8(&t->e, g->align);
+    bt_cold_jump(t, cold, CC_NE);
+}
+
 static struct cold *emit_stack_check(struct translation *t, const struct group *g, unsigned site)
 {
     struct cold *cold = bt_cold(t, COLD_STACK, site);
@@ -265,42 +281,105 @@ static struct cold *emit_stack_check(struct translation *t, const struct group *
     emit_lea(&t->e, word(t) == 8, H_S0, H_GSP, (int32_t)g->low);
     emit_rm(&t->e, true, OP_SUB, H_S0, H_FRAME, FRAME_TLB(stack.tag));
     emit_compare(t, g, cold);
+    emit_align(t, g, cold);
     emit_rm(&t->e, true, OP_ADD, H_S0, H_FRAME, FRAME_TLB(stack.host));
     return cold;
+}
+
+static void emit_linear(struct translation *t, const struct group *g)
+{
+    bt_emit_sum(t, &g->leader, H_S0, g->low);
+    if (g->leader.seg != SEG_DS)
+        emit_rm(&t->e, t->mode == MODE_LONG64, OP_ADD, H_S0, H_FRAME,
+                FRAME_CPU(seg_base) + (int32_t)(8 * g->leader.seg));
+}
+
+#define WINDOW(n, field)                                                                                               \
+    (FRAME_BT(window) + (int32_t)((n) * sizeof(struct bt_window) + offsetof(struct bt_window, field)))
+
+/* S1 = the soft-TLB entry for the address in S0; S0 = host address. The loop's window, if there is one, learns it. */
+static void emit_full_check(struct translation *t, const struct group *g, struct cold *cold, unsigned window)
+{
+    const int32_t tag =
+        (int32_t)(g->write ? offsetof(struct x86_tlb_entry, write) : offsetof(struct x86_tlb_entry, read));
+    const int32_t host = (int32_t)offsetof(struct x86_tlb_entry, host);
+    struct emit *e = &t->e;
+
+    emit_tlb_slot(e, FRAME_TLB(current));
+    emit_rm(e, true, OP_SUB, H_S0, H_S1, tag);
+    emit_compare(t, g, cold);
+    emit_align(t, g, cold);
+    if (window) {
+        emit_store(e, H_FRAME, WINDOW(window - 1, offset), H_S0);
+        emit_load(e, H_S0, H_S1, tag);
+        emit_store(e, H_FRAME, WINDOW(window - 1, tag), H_S0);
+        emit_load(e, H_S0, H_S1, host);
+        emit_store(e, H_FRAME, WINDOW(window - 1, host), H_S0);
+        emit_load(e, H_S0, H_FRAME, WINDOW(window - 1, offset));
+    }
+    emit_rm(e, true, OP_ADD, H_S0, H_S1, host);
+}
+
+/* In a loop's later rounds the page is most often the last round's. */
+static void emit_window_check(struct translation *t, const struct group *g, struct cold *site, unsigned window)
+{
+    struct cold *miss = bt_cold(t, COLD_WINDOW, (unsigned)(site - t->cold));
+    struct emit *e = &t->e;
+
+    miss->group = *g;
+    emit_rm(e, true, OP_SUB, H_S0, H_FRAME, WINDOW(window - 1, tag));
+    emit_compare(t, g, miss);
+    emit_align(t, g, site);
+    emit_rm(e, true, OP_ADD, H_S0, H_FRAME, WINDOW(window - 1, host));
+    miss->back = emit_here(e);
+}
+
+/* A register that a loop loads from memory leads anywhere: no window for what it points to. */
+static bool is_steady(const struct translation *t, const struct group *g)
+{
+    uint16_t registers = registers_of(&g->leader);
+
+    for (unsigned i = 0; i <= t->loop_last; i++) {
+        const struct bt_op *op = &t->op[i];
+
+        if ((op->memory || op->kind == OP_POP || op->kind == OP_LEAVE) && (op->gpr_written & registers))
+            return false;
+    }
+    return true;
+}
+
+static unsigned find_window(struct translation *t, const struct group *g)
+{
+    if (t->loop_kind == ENTRY_NONE)
+        return 0;
+    if (!t->in_loop && t->windows < BT_WINDOWS && !t->loop_patches && is_steady(t, g))
+        t->window[g->first] = (uint8_t)++t->windows;
+    return t->window[g->first];
 }
 
 struct cold *bt_emit_check(struct translation *t, const struct group *g, unsigned site)
 {
     const struct access *a = &g->leader;
-    struct emit *e = &t->e;
     struct cold *cold;
+    unsigned window;
 
     bt_settle_flags(t);
-    if (a->base == RSP && a->index == NO_REG && a->seg == SEG_DS && a->addrsize == word(t) && !g->align)
+    if (a->base == RSP && a->index == NO_REG && a->seg == SEG_DS && a->addrsize == word(t))
         return emit_stack_check(t, g, site);
+    window = find_window(t, g);
     cold = bt_cold(t, COLD_SITE, site);
     if (t->mode != MODE_LONG64 && (a->seg == SEG_FS || a->seg == SEG_GS)) { /* others are known to be flat */
-        emit8(e, 0x41);                                                     /* test byte [FRAME + seg_flat], bit */
-        emit8(e, 0xf6);
-        emit_modrm_mem(e, 0, H_FRAME, FRAME_CPU(seg_flat));
-        emit8(e, (unsigned)BIT(a->seg));
+        emit8(&t->e, 0x41);                                                 /* test byte [FRAME + seg_flat], bit */
+        emit8(&t->e, 0xf6);
+        emit_modrm_mem(&t->e, 0, H_FRAME, FRAME_CPU(seg_flat));
+        emit8(&t->e, (unsigned)BIT(a->seg));
         bt_cold_jump(t, cold, CC_E);
     }
-    bt_emit_sum(t, a, H_S0, g->low);
-    if (a->seg != SEG_DS)
-        emit_rm(e, t->mode == MODE_LONG64, OP_ADD, H_S0, H_FRAME, FRAME_CPU(seg_base) + (int32_t)(8 * a->seg));
-    emit_tlb_slot(e, FRAME_TLB(current));
-    emit_rm(e, true, OP_SUB, H_S0, H_S1,
-            (int32_t)(g->write ? offsetof(struct x86_tlb_entry, write) : offsetof(struct x86_tlb_entry, read)));
-    emit_compare(t, g, cold);
-    if (g->align) {
-        emit8(e, 0x41); /* test S0b, mask */
-        emit8(e, 0xf6);
-        emit8(e, 0xc0 | (H_S0 & 7));
-        emit8(e, g->align);
-        bt_cold_jump(t, cold, CC_NE);
-    }
-    emit_rm(e, true, OP_ADD, H_S0, H_S1, (int32_t)offsetof(struct x86_tlb_entry, host));
+    emit_linear(t, g);
+    if (window && t->in_loop)
+        emit_window_check(t, g, cold, window);
+    else
+        emit_full_check(t, g, cold, window);
     return cold;
 }
 
@@ -350,6 +429,19 @@ static void emit_cold_edge(struct translation *t, const struct cold *cold)
     emit_jump_to(&t->e, CC_ALWAYS, t->vcpu->thunk.link);
 }
 
+/* Another page: the check in full. */
+static void emit_cold_window(struct translation *t, const struct cold *cold)
+{
+    const struct cold *site = &t->cold[cold->index];
+    struct cold jumps = {0};
+
+    emit_linear(t, &cold->group);
+    emit_full_check(t, &cold->group, &jumps, t->window[cold->group.first]);
+    for (unsigned i = 0; i < jumps.patches; i++)
+        emit_patch(&t->e, jumps.patch[i], site->here);
+    emit_jump_to(&t->e, CC_ALWAYS, cold->back);
+}
+
 /* An event waits for the vCPU at the begin of a loop's next round. */
 static void emit_cold_loop(struct translation *t, const struct cold *cold)
 {
@@ -379,8 +471,9 @@ static void emit_cold_budget(struct translation *t)
 void bt_emit_cold(struct translation *t)
 {
     for (unsigned i = 0; i < t->colds; i++) {
-        const struct cold *cold = &t->cold[i];
+        struct cold *cold = &t->cold[i];
 
+        cold->here = emit_here(&t->e);
         for (unsigned n = 0; n < cold->patches; n++)
             emit_patch(&t->e, cold->patch[n], emit_here(&t->e));
         switch (cold->kind) {
@@ -398,6 +491,9 @@ void bt_emit_cold(struct translation *t)
             break;
         case COLD_BUDGET:
             emit_cold_budget(t);
+            break;
+        case COLD_WINDOW:
+            emit_cold_window(t, cold);
             break;
         case COLD_LOOP:
             emit_cold_loop(t, cold);

@@ -701,6 +701,7 @@ static void look_for_loop(struct translation *t)
             (int64_t)t->code->offset[i] + (int64_t)op->in->imm == t->code->offset[0]) {
             jumps++;
             at_jump = recipe;
+            t->loop_last = i;
         }
         if (op->kind != OP_JCC && op->kind != OP_JMP)
             t->recipe = recipe, bt_note_flags(t, op), recipe = t->recipe;
@@ -719,8 +720,14 @@ static void emit_body(struct translation *t)
 {
     unsigned i = 0, last = t->count - 1;
 
-    while (i < t->count)
+    while (i < t->count) {
         i = emit_op(t, i);
+        if (i == t->loop_last + 1) {
+            t->rejoin.here = emit_here(&t->e);
+            t->rejoin.flags_h = t->flags_h;
+            t->rejoin.flags_m = t->flags_m;
+        }
+    }
     if (t->op[last].kind < OP_JMP && t->op[last].kind != OP_CALLOUT_END)
         emit_edge(t, CC_ALWAYS, t->code->offset[t->count], 0);
 }
@@ -743,7 +750,15 @@ static void emit_loop(struct translation *t)
     emit_event_check(t, cold);
     if (t->loop_kind == ENTRY_ANY)
         t->flags_h = false;
-    emit_body(t);
+    for (unsigned i = 0; i <= t->loop_last;)
+        i = emit_op(t, i);
+    if (t->op[t->loop_last].kind != OP_JCC || t->loop_last + 1 == t->count)
+        return;
+    if (t->rejoin.flags_m)
+        bt_want_flags_m(t);
+    if (t->rejoin.flags_h)
+        bt_want_flags_h(t);
+    emit_jump_to(e, CC_ALWAYS, t->rejoin.here);
 }
 
 /* The way in from another page: the guest address is in S0. Is that page now what this block was translated from? */

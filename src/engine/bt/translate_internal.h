@@ -19,39 +19,6 @@ struct recipe {
 };
 #define NO_REG X86_REG_ZERO
 
-/* Code off the straight path, emitted after it. */
-struct cold {
-    enum { COLD_SITE, COLD_STACK, COLD_EDGE, COLD_VECTORS, COLD_BUDGET, COLD_LOOP } kind;
-    uint32_t patch[4]; /* jumps that lead here */
-    unsigned patches;
-    uint32_t after;       /* what follows the instructions that a site executes */
-    uint32_t back;        /* COLD_STACK: where the check begins */
-    int32_t low;          /* COLD_STACK: the access begins at RSP + low */
-    unsigned index;       /* of the site or edge */
-    struct recipe recipe; /* of the flags, if they are neither in the frame nor in the host */
-    bool flags_h;         /* what follows wants the flags in the host's RFLAGS; COLD_EDGE: they are only there */
-};
-
-struct translation {
-    struct bt_vcpu *vcpu;
-    struct bt_code *code;
-    struct emit e;
-    struct bt_op *op;
-    unsigned count;
-    enum x86_mode mode;
-    bool flags_h, flags_m; /* where the guest's status flags are; neither: they are dead, or `recipe` tells */
-    struct recipe recipe;
-    unsigned at;   /* the instruction that is being translated */
-    uint32_t loop; /* the block jumps to its own begin: where the second copy of it begins; 0: no such */
-    bool in_loop;
-    uint32_t loop_patch[8];
-    unsigned loop_patches;
-    enum entry_kind { ENTRY_NONE, ENTRY_ANY, ENTRY_FRAME, ENTRY_HOST } loop_kind;
-    struct recipe loop_recipe;
-    struct cold cold[MAX_COLD];
-    unsigned colds;
-};
-
 /* An access to memory: its place from a base, and what it may share a check with. Registers by number; X86_REG_ZERO:
  * none. */
 struct access {
@@ -69,6 +36,49 @@ struct group {
     bool write;
     uint8_t align;
     int64_t delta[BLOCK_MAX_INSNS]; /* by instruction - first: of its access from the base at the group's begin */
+};
+
+/* Code off the straight path, emitted after it. */
+struct cold {
+    enum { COLD_SITE, COLD_STACK, COLD_EDGE, COLD_VECTORS, COLD_BUDGET, COLD_LOOP, COLD_WINDOW } kind;
+    uint32_t patch[4]; /* jumps that lead here */
+    unsigned patches;
+    uint32_t after;       /* what follows the instructions that a site executes */
+    uint32_t back;        /* COLD_STACK: where the check begins */
+    int32_t low;          /* COLD_STACK: the access begins at RSP + low */
+    unsigned index;       /* of the site, the edge, or (COLD_WINDOW) the cold site */
+    uint32_t here;        /* where it was emitted */
+    struct group group;   /* COLD_WINDOW: what is to be checked in full */
+    struct recipe recipe; /* of the flags, if they are neither in the frame nor in the host */
+    bool flags_h;         /* what follows wants the flags in the host's RFLAGS; COLD_EDGE: they are only there */
+};
+
+struct translation {
+    struct bt_vcpu *vcpu;
+    struct bt_code *code;
+    struct emit e;
+    struct bt_op *op;
+    unsigned count;
+    enum x86_mode mode;
+    bool flags_h, flags_m; /* where the guest's status flags are; neither: they are dead, or `recipe` tells */
+    struct recipe recipe;
+    unsigned at;   /* the instruction that is being translated */
+    uint32_t loop; /* the block jumps to its own begin: where the second copy of it begins; 0: no such */
+    bool in_loop;
+    unsigned loop_last; /* its last jump to the begin */
+    struct {            /* what follows that jump, in the first copy */
+        uint32_t here;
+        bool flags_h, flags_m;
+    } rejoin;
+    uint32_t loop_patch[8];
+    unsigned loop_patches;
+    enum entry_kind { ENTRY_NONE, ENTRY_ANY, ENTRY_FRAME, ENTRY_HOST } loop_kind;
+    struct recipe loop_recipe;
+    uint8_t
+        window[BLOCK_MAX_INSNS]; /* by a group's first instruction: 1 + the window that the loop has for it; 0: none */
+    unsigned windows;
+    struct cold cold[MAX_COLD];
+    unsigned colds;
 };
 
 /* Wants the flags in the frame, or in the host's RFLAGS. */
