@@ -10,7 +10,7 @@
 #include "engine/soft/ops.h"
 #include "engine/soft/timer.h"
 
-#define DEFAULT_CACHE MIB(16)
+#define DEFAULT_CACHE MIB(64)
 
 static void dropped(struct soft_vcpu *soft, struct block *block)
 {

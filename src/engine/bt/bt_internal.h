@@ -18,7 +18,7 @@
 #define BT_JUMP_SHIFT   20
 #define BT_RETURN_BYTES KIB(256)
 #define BT_STACK_SLACK  KIB(64) /* below the limit: what is pushed between two looks at it */
-#define BT_SEGMENTS     32
+#define BT_SEGMENTS     64
 #define BT_WINDOWS      8
 #ifndef BT_HEAT
 #define BT_HEAT 24 /* a block is translated when it has been interpreted so often */

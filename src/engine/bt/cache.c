@@ -91,6 +91,7 @@ void bt_cache_enter(struct bt_vcpu *vcpu, struct bt_code *code)
     code->next = cache->segment[cache->current].codes;
     cache->segment[cache->current].codes = code;
     code->block->translation = code;
+    vcpu->soft.code.bytes -= block_size(code->block);
     vcpu->soft.cpu.counters.blocks_translated++;
 }
 
@@ -111,6 +112,8 @@ void bt_code_drop(struct bt_vcpu *vcpu, struct bt_code *code)
         link = &(*link)->next;
     *link = code->next;
     code->block->translation = NULL;
+    code->block->heat = 0;
+    vcpu->soft.code.bytes += block_size(code->block);
     code->dropped = true;
     code->next = vcpu->dying;
     vcpu->dying = code;

@@ -14,7 +14,7 @@
 #include "engine/soft/soft.h"
 #include "x86/access.h"
 
-#define MAX_BYTES MIB(16) /* decoded instructions a vCPU keeps at the most */
+#define MAX_BYTES MIB(16) /* decoded instructions a vCPU keeps at the most, but for those the engine has translated */
 
 struct code_page {
     gpa_t gpa;
@@ -176,7 +176,7 @@ static void free_list(struct code_cache *code, struct block *block)
     while (block) {
         struct block *next = block->page_next;
 
-        code->bytes -= sizeof(*block) + block->count * sizeof(block->insn[0]);
+        code->bytes -= block_size(block);
         free(block);
         block = next;
     }
@@ -201,12 +201,40 @@ void code_free(struct soft_vcpu *vcpu)
     memset(code, 0, sizeof(*code));
 }
 
+/* Makes room: page after page loses the blocks that are not translated, until an eighth is free. */
+static void evict(struct soft_vcpu *vcpu)
+{
+    struct code_cache *code = &vcpu->code;
+    size_t dropped = 0;
+
+    for (unsigned n = 0; n < ARRAY_SIZE(code->pages) && dropped < MAX_BYTES / 8; n++) {
+        struct code_page *page = code->pages[code->hand++ % ARRAY_SIZE(code->pages)], *next;
+
+        for (; page; page = next) {
+            struct block **link = &page->blocks;
+
+            next = page->next;
+            while (*link) {
+                struct block *block = *link;
+
+                if (block->translation) {
+                    link = &block->page_next;
+                    continue;
+                }
+                dropped += block_size(block);
+                *link = block->page_next;
+                unlink_block(vcpu, block);
+            }
+            if (!page->blocks)
+                drop_page(code, page);
+        }
+    }
+}
+
 void code_sweep(struct soft_vcpu *vcpu)
 {
-    if (unlikely(vcpu->code.bytes > MAX_BYTES)) {
-        code_free(vcpu);
-        return;
-    }
+    if (unlikely(vcpu->code.bytes > MAX_BYTES))
+        evict(vcpu);
     if (unlikely(vcpu->code.dropped != NULL)) {
         if (vcpu->vm->hooks->swept)
             vcpu->vm->hooks->swept(vcpu);
@@ -283,7 +311,7 @@ static void enter_block(struct soft_vcpu *vcpu, struct block *block, struct code
     block->page_next = page->blocks;
     page->blocks = block;
     page->lines |= lines_of((unsigned)(block->key >> 3 & ~PAGE_MASK), block_extent(block));
-    code->bytes += sizeof(*block) + block->count * sizeof(block->insn[0]);
+    code->bytes += block_size(block);
     vcpu->cpu.counters.blocks_decoded++;
 }
 

@@ -11,8 +11,9 @@
 
 struct soft_vcpu;
 
-/* A run of decoded instructions that ends with a jump, or at the page's end; conditional jumps may lie in it. It lies in one page, except that a block
- * of one instruction may cross into the next: then `raw` tells whether the second page still holds the same bytes. */
+/* A run of decoded instructions that ends with a jump, or at the page's end; conditional jumps may lie in it. It lies
+ * in one page, except that a block of one instruction may cross into the next: then `raw` tells whether the second page
+ * still holds the same bytes. */
 struct block {
     uint64_t key; /* block_key(): guest-physical address and mode */
     struct block *hash_next;
@@ -31,10 +32,10 @@ struct code_page;
 
 #define BLOCK_MAX_INSNS        32
 #define BLOCK_MAX_CONDITIONALS 4
-#define JUMP_CACHE_BITS 12
-#define BLOCK_HASH_BITS 14
-#define PAGE_HASH_BITS  11
-#define CODE_WATCH_BITS 16
+#define JUMP_CACHE_BITS        12
+#define BLOCK_HASH_BITS        14
+#define PAGE_HASH_BITS         11
+#define CODE_WATCH_BITS        16
 
 struct code_cache {
     struct block *jump[1 << JUMP_CACHE_BITS]; /* direct-mapped, by key: the fast way in */
@@ -42,12 +43,18 @@ struct code_cache {
     struct code_page *pages[1 << PAGE_HASH_BITS];
     _Atomic uint16_t watched[1 << CODE_WATCH_BITS]; /* how many pages of that number, modulo: for other threads */
     struct block *dropped;                          /* not in use any more, freed between blocks */
-    size_t bytes;
+    size_t bytes;                                   /* of blocks that are not translated */
+    unsigned hand;                                  /* where the next eviction begins */
 };
 
 static inline uint64_t block_key(gpa_t gpa, enum x86_mode mode)
 {
     return gpa << 3 | mode;
+}
+
+static inline size_t block_size(const struct block *block)
+{
+    return sizeof(*block) + block->count * sizeof(block->insn[0]);
 }
 
 static inline gpa_t block_gpa(const struct block *block)
