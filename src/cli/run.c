@@ -27,6 +27,11 @@ static int set_memory(void *target, const char *value, struct error *err)
     return config_parse_memory("--memory", value, &((struct config *)target)->memory, err);
 }
 
+static int set_code_cache(void *target, const char *value, struct error *err)
+{
+    return config_parse_code_cache("--code-cache", value, &((struct config *)target)->code_cache, err);
+}
+
 static int set_disk(void *target, const char *value, struct error *err)
 {
     return config_add_disk(target, value, err);
@@ -74,7 +79,9 @@ static const struct option_row options[] = {
      set_disk},
     {"--net", "KIND", "user (the default: no rights needed), none, or tap=NAME", set_net},
     {"--publish", "PORTS", "HOSTPORT:GUESTPORT: that port of this host leads to the guest; several", add_publish},
-    {"--engine", "NAME", "auto (the default), kvm, interp, bt, or lockstep", set_engine},
+    {"--engine", "NAME", "auto (the default), kvm, bt, interp, or lockstep[:A,B]", set_engine},
+    {"--code-cache", "SIZE", "bt: translated code kept for a processor: 64M (the default); from 256K to 1G",
+     set_code_cache},
     {"--demo", NULL, "default guest: show what runs there, then end", set_demo},
     {"--stats", NULL, "print counters at the end", set_stats},
     {"--trace", "LIST", "write a trace of some of exec,int,mmu,io,msr", set_trace},

@@ -9,7 +9,7 @@
 
 void config_init(struct config *config)
 {
-    *config = (struct config){.engine = "auto", .memory = CONFIG_MEMORY_DEFAULT};
+    *config = (struct config){.engine = "auto", .memory = CONFIG_MEMORY_DEFAULT, .code_cache = CONFIG_CODE_CACHE};
 }
 
 /* The binary unit's shift: K M G T, with nothing, "B" or "iB" after it; -1: no such unit. */
@@ -26,7 +26,14 @@ static int unit_shift(const char *unit)
     return 10 * (int)(letter - letters + 1);
 }
 
-int config_parse_memory(const char *option, const char *text, uint64_t *bytes, struct error *err)
+/* What sizes an option takes; `whole` begins the sentence that says so. */
+struct range {
+    uint64_t min, max;
+    const char *example, *whole;
+};
+
+static int parse_size(const char *option, const char *text, const struct range *range, uint64_t *bytes,
+                      struct error *err)
 {
     char *end;
     unsigned long long n;
@@ -36,12 +43,27 @@ int config_parse_memory(const char *option, const char *text, uint64_t *bytes, s
     n = strtoull(text, &end, 10);
     shift = unit_shift(end);
     if (end == text || *text == '-' || *text == '+' || shift < 0)
-        return error_set(err, -EINVAL, "%s: '%s' is not a size; give one like 512M or 2G", option, text);
-    if (errno || n > CONFIG_MEMORY_MAX >> shift || n << shift < CONFIG_MEMORY_MIN)
-        return error_set(err, -ERANGE, "%s: %s is out of range; a guest has from %luM to %luG", option, text,
-                         (unsigned long)(CONFIG_MEMORY_MIN >> 20), (unsigned long)(CONFIG_MEMORY_MAX >> 30));
+        return error_set(err, -EINVAL, "%s: '%s' is not a size; give one like %s", option, text, range->example);
+    if (errno || n > range->max >> shift || n << shift < range->min)
+        return error_set(err, -ERANGE, "%s: %s is out of range; %s", option, text, range->whole);
     *bytes = (uint64_t)(n << shift) & PAGE_MASK;
     return 0;
+}
+
+int config_parse_memory(const char *option, const char *text, uint64_t *bytes, struct error *err)
+{
+    static const struct range range = {CONFIG_MEMORY_MIN, CONFIG_MEMORY_MAX, "512M or 2G",
+                                       "a guest has from 4M to 1024G"};
+
+    return parse_size(option, text, &range, bytes, err);
+}
+
+int config_parse_code_cache(const char *option, const char *text, uint64_t *bytes, struct error *err)
+{
+    static const struct range range = {CONFIG_CODE_CACHE_MIN, CONFIG_CODE_CACHE_MAX, "16M",
+                                       "a processor has from 256K to 1G"};
+
+    return parse_size(option, text, &range, bytes, err);
 }
 
 /* One word after the file's name. */

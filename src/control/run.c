@@ -111,6 +111,9 @@ static void on_end(void *opaque, int signal_number)
 }
 
 _Static_assert(CONFIG_DISKS == MACHINE_DISKS, "disks");
+_Static_assert(CONFIG_CODE_CACHE == ENGINE_CODE_CACHE && CONFIG_CODE_CACHE_MIN == ENGINE_CODE_CACHE_MIN &&
+                   CONFIG_CODE_CACHE_MAX == ENGINE_CODE_CACHE_MAX,
+               "code cache");
 
 static int open_disks(struct session *session, struct machine_config *machine, struct error *err)
 {
@@ -150,6 +153,7 @@ static int prepare(struct session *session, struct error *err)
     struct machine_config machine = {
         .memory = session->config->memory,
         .cpus = 1,
+        .code_cache = session->config->code_cache,
     };
     char engine_line[512];
     int rc;

@@ -22,7 +22,12 @@ struct engine_config {
     struct mem *mem;
     struct vclock *clock;
     unsigned cpus;
+    size_t code_cache; /* for engines that translate: bytes of translated code a vCPU keeps; 0: ENGINE_CODE_CACHE */
 };
+
+#define ENGINE_CODE_CACHE     MIB(64)
+#define ENGINE_CODE_CACHE_MIN KIB(256)
+#define ENGINE_CODE_CACHE_MAX GIB(1) /* jumps in it are of 32 bits */
 
 struct engine_ops {
     const char *name;

@@ -90,6 +90,7 @@ struct machine *machine_new(const struct machine_config *config, struct error *e
         .mem = machine->mem,
         .clock = loop_clock(config->loop),
         .cpus = config->cpus,
+        .code_cache = config->code_cache,
     };
     if (add_memory(machine, err) || machine->engine->vm_create(&machine->vm, &engine_config, err) ||
         add_vcpus(machine, err))

@@ -43,6 +43,9 @@ expect 2 'give it as' run --publish 70000:80
 expect 2 'give it as' run --publish 8080:80/icmp
 expect 2 'not an IPv4 address' run --publish localhost:8080:80
 expect 2 'is for --net user' run --net none --publish 8080:80 --kernel "$work/zeros"
+expect 2 '--code-cache: 128K is out of range' run --code-cache 128K
+expect 2 '--code-cache: 2G is out of range' run --code-cache 2G
+expect 2 "--code-cache: 'many' is not a size" run --code-cache many
 expect 2 '--disk: give it a file' run --disk ,ro
 expect 2 "'rw' is not understood" run --disk x,rw
 expect 2 'exclude each other' run --disk x,ro,scratch

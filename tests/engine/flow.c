@@ -259,6 +259,47 @@ TEST(flow_many_pages)
     }
 }
 
+/* More code than a small code cache holds, part after part: each runs until any translator has made room for it among
+ * what ran before, with calls out on the stack. Copies follow each other, over page edges too. */
+CODE(code_copy, "add $0x01010101, %eax\n rol $3, %eax\n call 2f\n jmp 3f\n 2: add %eax, (" BX ")\n ret\n 3:");
+CODE(code_again, "dec %ecx\n jz 1f\n jmp *" SI "\n 1: int $0x80");
+TEST(flow_much_code)
+{
+    enum { PARTS = 6, SIZE = 0x8000, ROUNDS = 40 };
+    const word copies = SIZE / CODE_SIZE(code_copy);
+    char *code = page_new_aligned(2 * SIZE);
+    volatile uint32_t *sum = page_new();
+
+    for (unsigned part = 0; part < PARTS; part++) {
+        struct context c;
+        uint32_t a = part, want = 0;
+
+        for (word i = 0; i < copies; i++) {
+            char *copy = code + i * CODE_SIZE(code_copy);
+
+            PLACE(copy, code_copy);
+            copy[4] = (char)i;
+            copy[3] = (char)(part & 7);
+        }
+        PLACE(code + copies * CODE_SIZE(code_copy), code_again);
+        for (word i = 0; i < ROUNDS * copies; i++) {
+            a += (uint32_t)(i % copies) << 24 | (part & 7) << 16 | 0x0101;
+            a = a << 3 | a >> 29;
+            want += a;
+        }
+        c = kernel_context((word)code);
+        c.ax = part;
+        c.bx = (word)sum;
+        c.cx = ROUNDS;
+        c.si = (word)code;
+        *sum = 0;
+        context_run(&c);
+        EXPECT_END(&c, 0x80);
+        EXPECT_EQ((uint32_t)c.ax, a);
+        EXPECT_EQ(*sum, want);
+    }
+}
+
 /* --- data over page edges whose pages lie apart ------------------------------------------------------------------ */
 
 TEST(flow_split_data)

@@ -278,6 +278,8 @@ static void machine_destroy(struct machine *m)
     free(m->memory);
 }
 
+static size_t code_cache; /* 0: the engine's default */
+
 static int machine_create(struct machine *m, const struct engine_ops *ops, const struct image *image, const char *name,
                           struct error *err)
 {
@@ -288,7 +290,7 @@ static int machine_create(struct machine *m, const struct engine_ops *ops, const
     m->state = aligned_alloc(64, ALIGN_UP(sizeof(*m->state), 64));
     if (!m->clock || !m->mem || !m->state)
         return -ENOMEM;
-    config = (struct engine_config){.mem = m->mem, .clock = m->clock, .cpus = 1};
+    config = (struct engine_config){.mem = m->mem, .clock = m->clock, .cpus = 1, .code_cache = code_cache};
     if (mem_add_ram(m->mem, 0, RAM_SIZE, err) || ops->vm_create(&m->vm, &config, err) ||
         ops->vcpu_create(&m->vcpu, m->vm, 0, err) || image_load(image, m->mem, &entry) || boot_info(m->mem, name))
         return -EINVAL;
@@ -446,9 +448,8 @@ static void report(const char *verdict, const struct test *test, const char *tex
 
 static int usage(void)
 {
-    fprintf(stderr, "usage: run [--engine NAME] [--filter TEXT] [--repeat N] [--differs FILE]... [--trace LIST] "
-                    "[--verbose] [--list] "
-                    "IMAGES-FOLDER\n");
+    fprintf(stderr, "usage: run [--engine NAME] [--filter TEXT] [--repeat N] [--differs FILE]... [--code-cache KIB]\n"
+                    "           [--trace LIST] [--verbose] [--list] IMAGES-FOLDER\n");
     return 2;
 }
 
@@ -506,6 +507,9 @@ static bool parse(int argc, char **argv, struct options *options)
         } else if (!strcmp(argv[i], "--differs")) {
             if (!read_differs(value))
                 return false;
+            i++;
+        } else if (!strcmp(argv[i], "--code-cache")) {
+            code_cache = KIB(strtoul(value, NULL, 0));
             i++;
         } else if (!strcmp(argv[i], "--engine")) {
             options->ops = choose_engine(value);

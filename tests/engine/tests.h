@@ -85,6 +85,7 @@ enum { STATUS_PASS, STATUS_FAIL, STATUS_SKIP };
     X(flow_overlapping_code, EXIT)          \
     X(flow_conditions, EXIT)                \
     X(flow_many_pages, EXIT)                \
+    X(flow_much_code, EXIT)                 \
     X(flow_split_data, EXIT)                \
     X(flow_mmio_rmw, EXIT)                  \
     X(fpu_x87_exception, EXIT)              \

@@ -91,7 +91,7 @@ CODE(code_plain, "1: add %ecx, %eax\n xor %eax, (" BX ")\n rol $5, %eax\n call 2
                  "2: adc $1, %eax\n push " AX "\n pop " AX "\n ret");
 TEST(watched_steps_from_outside)
 {
-    struct context plain = kernel_context((word)code_plain), c;
+    struct context plain = kernel_context((word)code_plain), begin, c;
     uint32_t want;
 
     user_init();
@@ -99,7 +99,7 @@ TEST(watched_steps_from_outside)
     plain.ax = 0;
     plain.bx = USER_DATA;
     plain.cx = 100000;
-    c = plain;
+    begin = plain;
     *(uint32_t *)USER_DATA = 0;
     context_run(&plain);
     EXPECT_END(&plain, 0x80);
@@ -108,14 +108,17 @@ TEST(watched_steps_from_outside)
     handlers[VECTOR] = step_from_here;
     apic_write(APIC_TIMER_DIVIDE, 0xb);
     apic_write(APIC_LVT_TIMER, VECTOR);
-    apic_write(APIC_TIMER_INITIAL, 50000);
-    c.flags |= FL_IF;
-    *(uint32_t *)USER_DATA = 0;
-    context_run(&c);
+    for (unsigned i = 0; i < 100 && traps < 19; i++) { /* the host may be too busy for an interrupt to come in time */
+        apic_write(APIC_TIMER_INITIAL, 50000);
+        c = begin;
+        c.flags |= FL_IF;
+        *(uint32_t *)USER_DATA = 0;
+        context_run(&c);
+        EXPECT_END(&c, 0x80);
+        EXPECT_EQ(c.ax, plain.ax);
+        EXPECT_EQ(*(uint32_t *)USER_DATA, want);
+    }
     apic_write(APIC_LVT_TIMER, LVT_MASKED);
-    EXPECT_END(&c, 0x80);
-    EXPECT_EQ(c.ax, plain.ax);
-    EXPECT_EQ(*(uint32_t *)USER_DATA, want);
     EXPECT(traps >= 19);
 }
 

@@ -10,8 +10,6 @@
 #include "engine/soft/ops.h"
 #include "engine/soft/timer.h"
 
-#define DEFAULT_CACHE MIB(64)
-
 static void dropped(struct soft_vcpu *soft, struct block *block)
 {
     if (block->translation)
@@ -32,8 +30,12 @@ static void flushed(struct soft_vcpu *soft)
 static int vm_create(struct engine_vm **vm, const struct engine_config *config, struct error *err)
 {
     static const struct soft_hooks hooks = {.dropped = dropped, .swept = swept, .flushed = flushed};
-    int rc = soft_op_vm_create(vm, "bt", config, &hooks, err);
+    const size_t cache = config->code_cache;
+    int rc;
 
+    if (cache && (cache < ENGINE_CODE_CACHE_MIN || cache > ENGINE_CODE_CACHE_MAX))
+        return error_set(err, -ERANGE, "bt: a code cache of %zu bytes", cache);
+    rc = soft_op_vm_create(vm, "bt", config, &hooks, err);
     if (rc)
         return rc;
     if (vclock_is_manual(config->clock))
@@ -81,7 +83,7 @@ static int vcpu_create(struct engine_vcpu **result, struct engine_vm *vm, unsign
     vcpu->frame.host_mxcsr = 0x1f80;
     rc = make_return_stack(vcpu);
     if (!rc)
-        rc = bt_cache_init(vcpu, DEFAULT_CACHE);
+        rc = bt_cache_init(vcpu, vcpu->soft.vm->code_cache);
     if (!rc) {
         bt_make_thunks(vcpu);
         return 0;

@@ -19,6 +19,7 @@
 #define BT_RETURN_BYTES KIB(256)
 #define BT_STACK_SLACK  KIB(64) /* below the limit: what is pushed between two looks at it */
 #define BT_SEGMENTS     64
+#define BT_SEGMENT_MIN  KIB(64) /* the largest translation fits, beside the thunks */
 #define BT_WINDOWS      8
 #ifndef BT_HEAT
 #define BT_HEAT 24 /* a block is translated when it has been interpreted so often */
@@ -95,11 +96,13 @@ struct bt_frame {
 
 struct bt_segment {
     struct bt_code *codes;
+    bool used; /* holds host code, perhaps of translations that were dropped */
 };
 
 struct bt_cache {
     uint8_t *rw, *rx;
     size_t size, segment_size;
+    unsigned segments;
     uint32_t used;    /* of the current segment: offset in the region */
     unsigned current; /* segment */
     uint64_t recycled;

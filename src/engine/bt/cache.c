@@ -22,7 +22,8 @@ int bt_cache_init(struct bt_vcpu *vcpu, size_t size)
     if (ftruncate(fd, (off_t)size))
         rc = -errno;
     cache->size = size;
-    cache->segment_size = size / BT_SEGMENTS;
+    cache->segments = (unsigned)MIN(size / BT_SEGMENT_MIN, BT_SEGMENTS);
+    cache->segment_size = size / cache->segments & PAGE_MASK;
     cache->rw = rc ? MAP_FAILED : mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
     cache->rx = rc ? MAP_FAILED : mmap(NULL, size, PROT_READ | PROT_EXEC, MAP_SHARED, fd, 0);
     if (!rc && (cache->rw == MAP_FAILED || cache->rx == MAP_FAILED))
@@ -90,6 +91,7 @@ void bt_cache_enter(struct bt_vcpu *vcpu, struct bt_code *code)
     code->segment = (uint8_t)cache->current;
     code->next = cache->segment[cache->current].codes;
     cache->segment[cache->current].codes = code;
+    cache->segment[cache->current].used = true;
     code->block->translation = code;
     vcpu->soft.code.bytes -= block_size(code->block);
     vcpu->soft.cpu.counters.blocks_translated++;
@@ -112,7 +114,7 @@ void bt_code_drop(struct bt_vcpu *vcpu, struct bt_code *code)
         link = &(*link)->next;
     *link = code->next;
     code->block->translation = NULL;
-    code->block->heat = 0;
+    code->block->heat = 0; /* it may be translated again */
     vcpu->soft.code.bytes += block_size(code->block);
     code->dropped = true;
     code->next = vcpu->dying;
@@ -130,12 +132,14 @@ void bt_code_free_dying(struct bt_vcpu *vcpu)
     }
 }
 
+/* Dropped translations too have left traces of where they lay: in the jump table. */
 static void recycle(struct bt_vcpu *vcpu, unsigned segment)
 {
     struct bt_cache *cache = &vcpu->cache;
 
-    if (!cache->segment[segment].codes)
+    if (!cache->segment[segment].used)
         return;
+    cache->segment[segment].used = false;
     while (cache->segment[segment].codes)
         bt_code_drop(vcpu, cache->segment[segment].codes);
     memset(vcpu->frame.jump, 0, sizeof(vcpu->frame.jump));
@@ -156,13 +160,13 @@ void bt_cache_reserve(struct bt_vcpu *vcpu, size_t bytes)
     if (cache->used && cache->used + bytes <= (cache->current + 1) * cache->segment_size)
         return;
     if (cache->used)
-        cache->current = (cache->current + 1) % BT_SEGMENTS;
+        cache->current = (cache->current + 1) % cache->segments;
     recycle(vcpu, cache->current);
     cache->used = segment_begin(vcpu, cache->current);
 }
 
 void bt_cache_flush(struct bt_vcpu *vcpu)
 {
-    for (unsigned i = 0; i < BT_SEGMENTS; i++)
+    for (unsigned i = 0; i < vcpu->cache.segments; i++)
         recycle(vcpu, i);
 }

@@ -821,6 +821,7 @@ static void emit_block(struct translation *t, const uint8_t *page)
 
 /* An upper bound of the host code for `count` instructions. */
 #define MAX_HOST_BYTES(count) (512 + (count)*448)
+_Static_assert(MAX_HOST_BYTES(BLOCK_MAX_INSNS) + KIB(8) <= BT_SEGMENT_MIN, "a translation fits into a segment");
 
 struct bt_code *bt_translate(struct bt_vcpu *vcpu, struct block *block, const uint8_t *bytes)
 {

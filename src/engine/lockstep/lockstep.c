@@ -92,10 +92,13 @@ static void copy_memory(struct engine_vm *vm)
     }
 }
 
-static int make_side(struct side *side, const struct engine_ops *ops, struct vclock *clock, struct error *err)
+static int make_side(struct side *side, const struct engine_ops *ops, const struct engine_config *both,
+                     struct vclock *clock, struct error *err)
 {
-    struct engine_config config = {.mem = side->mem, .clock = clock, .cpus = 1};
+    struct engine_config config = *both;
 
+    config.mem = side->mem;
+    config.clock = clock;
     side->ops = ops;
     return ops->vm_create(&side->vm, &config, err);
 }
@@ -131,9 +134,9 @@ static int vm_create(struct engine_vm **result, const struct engine_config *conf
     vm->leader.mem = config->mem;
     rc = vm->clock ? make_memory(vm, config->mem, err) : error_set(err, -ENOMEM, "lockstep: no memory");
     if (!rc)
-        rc = make_side(&vm->leader, leader_ops, vm->clock, err);
+        rc = make_side(&vm->leader, leader_ops, config, vm->clock, err);
     if (!rc)
-        rc = make_side(&vm->follower, follower_ops, vm->clock, err);
+        rc = make_side(&vm->follower, follower_ops, config, vm->clock, err);
     if (rc)
         vm_destroy(vm);
     else

@@ -14,7 +14,10 @@
 #include "engine/soft/soft.h"
 #include "x86/access.h"
 
-#define MAX_BYTES MIB(16) /* decoded instructions a vCPU keeps at the most, but for those the engine has translated */
+/* Decoded instructions a vCPU keeps at the least, and as a share of the code cache; not counting those the engine has
+ * translated. */
+#define MIN_BYTES   MIB(4)
+#define CACHE_SHARE 4
 
 struct code_page {
     gpa_t gpa;
@@ -201,13 +204,19 @@ void code_free(struct soft_vcpu *vcpu)
     memset(code, 0, sizeof(*code));
 }
 
+static size_t max_bytes(const struct soft_vcpu *vcpu)
+{
+    return MAX(vcpu->vm->code_cache / CACHE_SHARE, MIN_BYTES);
+}
+
 /* Makes room: page after page loses the blocks that are not translated, until an eighth is free. */
 static void evict(struct soft_vcpu *vcpu)
 {
     struct code_cache *code = &vcpu->code;
+    const size_t enough = max_bytes(vcpu) / 8;
     size_t dropped = 0;
 
-    for (unsigned n = 0; n < ARRAY_SIZE(code->pages) && dropped < MAX_BYTES / 8; n++) {
+    for (unsigned n = 0; n < ARRAY_SIZE(code->pages) && dropped < enough; n++) {
         struct code_page *page = code->pages[code->hand++ % ARRAY_SIZE(code->pages)], *next;
 
         for (; page; page = next) {
@@ -233,7 +242,7 @@ static void evict(struct soft_vcpu *vcpu)
 
 void code_sweep(struct soft_vcpu *vcpu)
 {
-    if (unlikely(vcpu->code.bytes > MAX_BYTES))
+    if (unlikely(vcpu->code.bytes > max_bytes(vcpu)))
         evict(vcpu);
     if (unlikely(vcpu->code.dropped != NULL)) {
         if (vcpu->vm->hooks->swept)

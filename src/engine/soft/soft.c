@@ -411,6 +411,7 @@ int soft_vm_init(struct soft_vm *vm, const struct engine_config *config, const s
     vm->mem = config->mem;
     vm->clock = config->clock;
     vm->cpus = config->cpus;
+    vm->code_cache = config->code_cache ? config->code_cache : ENGINE_CODE_CACHE;
     vm->hooks = hooks;
     mem_set_listener(vm->mem, mem_changed, vm);
     return 0;

@@ -42,6 +42,7 @@ struct soft_vm {
     const struct soft_hooks *hooks;
     struct soft_timer *timer; /* or NULL: the engine looks at the clock often enough by itself */
     unsigned cpus;
+    size_t code_cache; /* bytes of translated code a vCPU keeps */
     struct soft_vcpu *vcpu[SOFT_MAX_CPUS];
 };
 
