@@ -179,7 +179,7 @@ static bool take_copy(struct engine_vcpu *vcpu)
 static void give_back(struct engine_vcpu *vcpu)
 {
     const struct x86_cpu *new = &vcpu->cpu, *old = vcpu->before;
-    unsigned parts = KVM_PART_REGS | KVM_PART_EVENTS;
+    unsigned parts = KVM_PART_REGS | KVM_PART_EVENTS | KVM_PART_KEEP_NMI;
 
     if (memcmp(&new->fpu, &old->fpu, sizeof(new->fpu)) || new->xcr0 != old->xcr0)
         parts |= KVM_PART_FPU;

@@ -10,9 +10,8 @@
 
 #include "engine/kvm/kvm_internal.h"
 
-#define DEVICE       "/dev/kvm"
-#define MAX_CPUID    256
-#define MAX_MSR_LIST 1024
+#define DEVICE    "/dev/kvm"
+#define MAX_CPUID 256
 
 /* Without these the engine does not work; all are in Linux since the version that it names. */
 static const struct {
@@ -90,16 +89,12 @@ static void read_host(void)
     int rc;
 
     host.cpuid = calloc(1, sizeof(*host.cpuid) + MAX_CPUID * sizeof(host.cpuid->entries[0]));
-    host.msrs = calloc(1, sizeof(*host.msrs) + MAX_MSR_LIST * sizeof(host.msrs->indices[0]));
-    if (!host.cpuid || !host.msrs) {
+    if (!host.cpuid) {
         host_error = -ENOMEM;
         return;
     }
     host.cpuid->nent = MAX_CPUID;
-    host.msrs->nmsrs = MAX_MSR_LIST;
     host_error = kvm_ioctl(host_fd, KVM_GET_SUPPORTED_CPUID, host.cpuid);
-    if (host_error >= 0)
-        host_error = kvm_ioctl(host_fd, KVM_GET_MSR_INDEX_LIST, host.msrs);
     if (host_error >= 0)
         host_error = rc = kvm_ioctl(host_fd, KVM_GET_VCPU_MMAP_SIZE, NULL);
     if (host_error < 0)
@@ -117,14 +112,6 @@ static void read_host(void)
 const struct kvm_host *kvm_host(void)
 {
     return &host;
-}
-
-bool kvm_host_has_msr(uint32_t msr)
-{
-    for (unsigned i = 0; i < host.msrs->nmsrs; i++)
-        if (host.msrs->indices[i] == msr)
-            return true;
-    return false;
 }
 
 int kvm_host_open(struct error *err)

@@ -14,21 +14,19 @@
 #define KVM_MAX_CPUS     64
 #define KVM_KICK_SIGNAL  (SIGRTMIN + 3)
 #define KVM_FIRST_VECTOR 16 /* lower ones are no interrupts */
-#define KVM_ROUTES                                                                                                     \
-    (256 - KVM_FIRST_VECTOR) /* GSI n: level-triggered vector 16 + n. KVM counts them in 8 bits; those above are for   \
-                                irqfd. */
+/* GSI n is the level-triggered vector 16 + n (KVM counts such GSIs in 8 bits); those above are for irqfd. */
+#define KVM_ROUTES     (256 - KVM_FIRST_VECTOR)
 #define KVM_XSAVE_SIZE 4096
 
 /* What /dev/kvm can do, found out once (host.c). */
 struct kvm_host {
     unsigned max_cpus;
-    size_t run_size;           /* bytes of struct kvm_run's mapping */
-    bool sregs2;               /* PDPTEs are part of the state */
-    bool xcrs;                 /* XCR0 is part of the state: the processor has XSAVE */
-    bool emulation_exit;       /* user code that it cannot emulate comes to us too */
-    uint64_t quirks;           /* those that can be switched off */
-    struct kvm_cpuid2 *cpuid;  /* what a guest may be shown */
-    struct kvm_msr_list *msrs; /* those that are state */
+    size_t run_size;          /* bytes of struct kvm_run's mapping */
+    bool sregs2;              /* PDPTEs are part of the state */
+    bool xcrs;                /* XCR0 is part of the state: the processor has XSAVE */
+    bool emulation_exit;      /* user code that it cannot emulate comes to us too */
+    uint64_t quirks;          /* those that can be switched off */
+    struct kvm_cpuid2 *cpuid; /* what a guest may be shown */
     bool tsc_deadline;
 };
 
@@ -73,7 +71,6 @@ int kvm_ioctl(int fd, unsigned long request, const void *argument);
 /* host.c */
 int kvm_host_open(struct error *err);  /* a descriptor of /dev/kvm that has all we need */
 const struct kvm_host *kvm_host(void); /* after kvm_host_open */
-bool kvm_host_has_msr(uint32_t msr);
 
 /* memory.c: see engine.h for the dirty log */
 int kvm_memory_add(struct engine_vm *vm, struct error *err);
@@ -94,6 +91,7 @@ enum kvm_part {
     KVM_PART_EVENTS = 16, /* shadows, NMIs, halt */
     KVM_PART_APIC = 32,
     KVM_PART_ALL = 63,
+    KVM_PART_KEEP_NMI = 64, /* set: whether an NMI is pending stays as it is: one may have come meanwhile */
 };
 int kvm_state_get(struct engine_vcpu *vcpu, struct x86_cpu *cpu, unsigned parts);
 int kvm_state_set(struct engine_vcpu *vcpu, const struct x86_cpu *cpu, unsigned parts);

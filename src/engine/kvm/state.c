@@ -423,7 +423,7 @@ static int get_events(struct engine_vcpu *vcpu, struct x86_cpu *cpu)
     return 0;
 }
 
-static int set_events(struct engine_vcpu *vcpu, const struct x86_cpu *cpu)
+static int set_events(struct engine_vcpu *vcpu, const struct x86_cpu *cpu, bool keep_nmi)
 {
     static const uint8_t shadows[] = {
         [SHADOW_NONE] = 0, [SHADOW_STI] = KVM_X86_SHADOW_INT_STI, [SHADOW_MOV_SS] = KVM_X86_SHADOW_INT_MOV_SS};
@@ -432,7 +432,7 @@ static int set_events(struct engine_vcpu *vcpu, const struct x86_cpu *cpu)
                                           : cpu->halted      ? KVM_MP_STATE_HALTED
                                                              : KVM_MP_STATE_RUNNABLE};
     struct kvm_vcpu_events e = {
-        .flags = KVM_VCPUEVENT_VALID_NMI_PENDING | KVM_VCPUEVENT_VALID_SHADOW,
+        .flags = KVM_VCPUEVENT_VALID_SHADOW | (keep_nmi ? 0 : KVM_VCPUEVENT_VALID_NMI_PENDING),
         .interrupt = {.injected = interrupt,
                       .nr = interrupt ? cpu->injected.vector : 0,
                       .shadow = shadows[cpu->int_shadow]},
@@ -444,7 +444,8 @@ static int set_events(struct engine_vcpu *vcpu, const struct x86_cpu *cpu)
     };
     int rc = kvm_ioctl(vcpu->fd, KVM_SET_VCPU_EVENTS, &e);
 
-    atomic_store(&vcpu->nmi, false);
+    if (!keep_nmi)
+        atomic_store(&vcpu->nmi, false);
     if (rc >= 0)
         rc = kvm_ioctl(vcpu->fd, KVM_SET_MP_STATE, &mp);
     return failed(vcpu, "set pending events", rc);
@@ -486,6 +487,6 @@ int kvm_state_set(struct engine_vcpu *vcpu, const struct x86_cpu *cpu, unsigned 
     if (rc >= 0 && (parts & KVM_PART_MSRS))
         rc = set_msrs(vcpu, cpu);
     if (rc >= 0 && (parts & KVM_PART_EVENTS))
-        rc = set_events(vcpu, cpu);
+        rc = set_events(vcpu, cpu, parts & KVM_PART_KEEP_NMI);
     return rc;
 }
