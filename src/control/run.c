@@ -17,6 +17,7 @@
 #include "backend/block/block.h"
 #include "base/log.h"
 #include "base/loop.h"
+#include "control/disk_kernel.h"
 #include "control/guest.h"
 #include "control/streams.h"
 #include "machine/machine.h"
@@ -25,13 +26,15 @@
 struct session {
     const struct config *config;
     struct guest guest;
-    char cmdline[4096];
+    char cmdline[4096], disk_cmdline[4096];
     struct vclock *clock;
     struct loop *loop;
     struct streams streams;
     bool streams_open;
     struct machine *machine;
     struct block *disk[CONFIG_DISKS];
+    struct disk_kernel from_disk;
+    struct config effective; /* the user's, with the disk's kernel */
     struct net *net;
     int trace_fd;
 };
@@ -133,6 +136,25 @@ static int open_disks(struct session *session, struct machine_config *machine, s
     return 0;
 }
 
+/* A guest that is on the first disk is booted from there, unless something else was asked for. */
+static int boot_from_disk(struct session *session, struct error *err)
+{
+    struct config *config = &session->effective;
+    int rc;
+
+    if (!config->disk_count || config->kernel || config->initrd || config->command || config->demo)
+        return 0;
+    rc = disk_kernel_find(&session->from_disk, session->disk[0], config->disk[0].path, err);
+    if (rc)
+        return rc == -ENOENT ? 0 : rc;
+    snprintf(session->disk_cmdline, sizeof(session->disk_cmdline), "%s%s%s", DISK_CMDLINE, config->append ? " " : "",
+             config->append ? config->append : "");
+    config->kernel = session->from_disk.kernel;
+    config->initrd = *session->from_disk.initrd ? session->from_disk.initrd : NULL;
+    config->append = session->disk_cmdline;
+    return 0;
+}
+
 /* Lockstep has no virtio devices. */
 static int open_net(struct session *session, struct machine_config *machine, struct error *err)
 {
@@ -170,6 +192,8 @@ static int prepare(struct session *session, struct error *err)
     if (!rc)
         rc = open_disks(session, &machine, err);
     if (!rc)
+        rc = boot_from_disk(session, err);
+    if (!rc)
         rc = open_net(session, &machine, err);
     if (!rc) {
         session->streams_open = true;
@@ -197,6 +221,7 @@ static void release(struct session *session)
     machine_free(session->machine);
     if (session->streams_open)
         streams_close(&session->streams);
+    disk_kernel_close(&session->from_disk);
     if (session->net)
         session->net->ops->free(session->net);
     for (unsigned i = 0; i < CONFIG_DISKS; i++)
@@ -250,13 +275,14 @@ static int exit_status(const struct machine_result *result)
 
 int control_run(const struct config *config)
 {
-    struct session session = {.config = config, .trace_fd = -1};
+    struct session session = {.effective = *config, .trace_fd = -1, .from_disk = {.fd = {-1, -1}}};
     struct machine_result result;
     struct counters sum;
     struct error err;
     double elapsed, cpu;
     int status;
 
+    session.config = &session.effective;
     catch_signals();
     if (prepare(&session, &err)) {
         release(&session);

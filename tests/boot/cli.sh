@@ -53,7 +53,8 @@ expect 2 "$work/none" run --disk "$work/none"
 expect 2 'neither a file nor' run --disk "$work/dir,ro"
 expect 2 'whole sectors' run --disk "$work/short"
 expect 2 'whole sectors' run --disk "$work/empty"
-expect 2 "there is no 'image disk'" image disk
+expect 2 "takes one name" image debian
+expect 2 "there is no .image disk'" image disk
 expect 2 'takes two names' image overlay x
 expect 2 "name ends in .overlay" image overlay "$work/zeros" "$work/new"
 expect 2 "$work/none" image overlay "$work/none" "$work/new.overlay"

@@ -222,7 +222,7 @@ static void test_control(void **state)
         vg_add(g, CONTROL, b, 3);
         vg_kick(g, CONTROL);
         assert_int_equal(vg_used(g, CONTROL, 3), 1);
-        assert_int_equal(*vg_ram(g, VG_DATA + 32), class != 0);
+        assert_int_equal(*vg_ram(g, VG_DATA + 32), class == 2);
     }
 }
 

@@ -117,6 +117,16 @@ bool block_submit(struct block *block, struct block_request *request)
     return false;
 }
 
+int block_read(struct block *block, uint64_t offset, void *data, uint64_t len)
+{
+    struct iovec iov = {data, len};
+    struct block_request request = {.op = BLOCK_READ, .offset = offset, .len = len, .iov = &iov, .iov_count = 1};
+
+    if (offset > block->layer->size || len > block->layer->size - offset)
+        return -EIO;
+    return block->layer->ops->serve(block->layer, &request);
+}
+
 void block_drain(struct block *block)
 {
     lock_take(&block->lock);

@@ -51,6 +51,8 @@ bool block_readonly(const struct block *block);
 
 /* Begins a request; any thread. True: it is done already, rc is set and done() is not called. */
 bool block_submit(struct block *block, struct block_request *request);
+/* Reads at once, for who has no VM running: any bytes within the disk. 0 or a negative errno. */
+int block_read(struct block *block, uint64_t offset, void *data, uint64_t len);
 /* Waits until nothing is under way. The caller submits nothing meanwhile. */
 void block_drain(struct block *block);
 

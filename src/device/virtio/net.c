@@ -41,9 +41,12 @@ struct net_header { /* 5.1.6 */
 struct control_header {
     uint8_t class, command;
 };
-#define CONTROL_RX_MODE 0 /* class: which addresses to receive. All are for this guest. */
-#define CONTROL_OK      0
-#define CONTROL_ERROR   1
+/* Class and command: which addresses to receive. All that comes is for this guest. */
+#define CONTROL_RX_MODE   0
+#define CONTROL_MAC       1
+#define CONTROL_MAC_TABLE 0
+#define CONTROL_OK        0
+#define CONTROL_ERROR     1
 
 struct virtio_net {
     struct virtio_device virtio;
@@ -101,7 +104,9 @@ static void serve_control(struct virtio_net *card)
     uint8_t answer;
 
     virtq_read(&card->chain, 0, &header, sizeof(header));
-    answer = header.class == CONTROL_RX_MODE ? CONTROL_OK : CONTROL_ERROR;
+    answer = header.class == CONTROL_RX_MODE || (header.class == CONTROL_MAC && header.command == CONTROL_MAC_TABLE)
+                 ? CONTROL_OK
+                 : CONTROL_ERROR;
     if (card->chain.writable_bytes)
         virtq_write(&card->chain, card->chain.writable_bytes - 1, &answer, 1);
 }
