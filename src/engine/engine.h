@@ -66,8 +66,8 @@ struct engine_ops {
 
     /* Pages that vCPUs write to, for those who copy memory of a running guest; NULL: the engine has no such log. While
      * it is on, fetch gives the pages of mem_slot(slot) written to since the last fetch (bit n: page n) in a bitmap of
-     * engine_dirty_words(). Some that were only read may be among them; what
-     * the monitor writes itself is not. Between runs of all vCPUs: dirty_log only. */
+     * engine_dirty_words(). Some that were only read may be among them; what the monitor writes itself is not. Between
+     * runs of all vCPUs: dirty_log only. */
     int (*dirty_log)(struct engine_vm *vm, bool on);
     int (*dirty_fetch)(struct engine_vm *vm, unsigned slot, uint64_t *bitmap);
 };

@@ -27,7 +27,7 @@ result() { # name condition-status
 run -- sh -c 'exit 42' >"$work/out" 2>"$work/err"
 [ $? = 42 ]; result "status of a job" $?
 
-head -c 300000 /dev/urandom >"$work/data"
+head -c "${DATA:-300000}" /dev/urandom >"$work/data"
 run -- sh -c 'cat; echo told >&2' <"$work/data" >"$work/out" 2>"$work/err"
 status=$?
 [ $status = 0 ] && cmp -s "$work/data" "$work/out" && grep -qx told "$work/err"; result "a job's streams, binary data" $?
