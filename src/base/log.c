@@ -50,7 +50,7 @@ int trace_parse(const char *list, unsigned *mask, struct error *err)
             if (strlen(names[i]) == len && !strncmp(names[i], list, len))
                 break;
         if (i == TRACE_COUNT)
-            return error_set(err, -EINVAL, "--trace: no category '%.*s'; there are exec,int,mmu,io,msr", (int)len,
+            return error_set(err, -EINVAL, "--trace: no category '%.*s'; there are exec,int,mmu,io,msr,bt", (int)len,
                              list);
         *mask |= 1u << i;
         list += len;

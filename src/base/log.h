@@ -13,7 +13,8 @@
     X(INT,  "int",  "exceptions and interrupts delivered")  \
     X(MMU,  "mmu",  "page walks, faults and TLB flushes")   \
     X(IO,   "io",   "port and MMIO accesses")               \
-    X(MSR,  "msr",  "model-specific registers")
+    X(MSR,  "msr",  "model-specific registers")             \
+    X(BT,   "bt",   "blocks translated: guest code and host code")
 /* clang-format on */
 
 enum trace_category {

@@ -84,7 +84,7 @@ static const struct option_row options[] = {
      set_code_cache},
     {"--demo", NULL, "default guest: show what runs there, then end", set_demo},
     {"--stats", NULL, "print counters at the end", set_stats},
-    {"--trace", "LIST", "write a trace of some of exec,int,mmu,io,msr", set_trace},
+    {"--trace", "LIST", "write a trace of some of exec,int,mmu,io,msr,bt", set_trace},
     {"--trace-file", "FILE", "where to; standard error if not given", set_trace_file},
     {"--help", NULL, "this text", set_help},
 };

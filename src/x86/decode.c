@@ -328,6 +328,8 @@ void x86_disassemble(char *text, unsigned size, enum x86_mode mode, const uint8_
 
     pthread_once(&once, init);
     ZydisFormatterInit(&formatter, ZYDIS_FORMATTER_STYLE_INTEL);
+    ZydisFormatterSetProperty(&formatter, ZYDIS_FORMATTER_PROP_HEX_UPPERCASE, false);
+    ZydisFormatterSetProperty(&formatter, ZYDIS_FORMATTER_PROP_ADDR_PADDING_ABSOLUTE, ZYDIS_PADDING_DISABLED);
     if (!ZYAN_SUCCESS(ZydisDecoderDecodeFull(&decoders[mode], bytes, length, &zydis.insn, zydis.op)) ||
         !ZYAN_SUCCESS(ZydisFormatterFormatInstruction(&formatter, &zydis.insn, zydis.op,
                                                       zydis.insn.operand_count_visible, text, size, rip, NULL)))

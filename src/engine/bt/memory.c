@@ -473,6 +473,7 @@ void bt_emit_cold(struct translation *t)
     for (unsigned i = 0; i < t->colds; i++) {
         struct cold *cold = &t->cold[i];
 
+        bt_mark(t, MARK_COLD + i);
         cold->here = emit_here(&t->e);
         for (unsigned n = 0; n < cold->patches; n++)
             emit_patch(&t->e, cold->patch[n], emit_here(&t->e));

@@ -528,6 +528,7 @@ static void emit_one(struct translation *t, unsigned i, int32_t disp)
     const struct bt_op *op = &t->op[i];
 
     t->at = i;
+    bt_mark(t, i);
     switch (op->kind) {
     case OP_IDENTITY:
         flags_before(t, op);
@@ -589,6 +590,7 @@ static unsigned emit_op(struct translation *t, unsigned i)
     const struct bt_op *op = &t->op[i];
 
     t->at = i;
+    bt_mark(t, i);
     if (bt_is_access(op))
         return emit_group(t, i);
     switch (op->kind) {
@@ -669,6 +671,7 @@ static void emit_entries(struct translation *t)
     bool guarded = t->vcpu->counting || code->vectors;
     enum entry_kind kind = guarded ? ENTRY_FRAME : entry_kind(t);
 
+    bt_mark(t, MARK_ENTRY);
     t->recipe.kind = RECIPE_NONE;
     t->flags_h = kind == ENTRY_HOST;
     t->flags_m = kind == ENTRY_FRAME;
@@ -728,6 +731,7 @@ static void emit_body(struct translation *t)
             t->rejoin.flags_m = t->flags_m;
         }
     }
+    bt_mark(t, MARK_END);
     if (t->op[last].kind < OP_JMP && t->op[last].kind != OP_CALLOUT_END)
         emit_edge(t, CC_ALWAYS, t->code->offset[t->count], 0);
 }
@@ -738,6 +742,7 @@ static void emit_loop(struct translation *t)
     struct emit *e = &t->e;
     struct cold *cold;
 
+    bt_mark(t, MARK_LOOP);
     t->loop = emit_here(e);
     for (unsigned i = 0; i < t->loop_patches; i++)
         emit_patch(e, t->loop_patch[i], t->loop);
@@ -767,6 +772,7 @@ static void emit_checked_entry(struct translation *t, const uint8_t *page)
     struct emit *e = &t->e;
     uint32_t wrong[2];
 
+    bt_mark(t, MARK_CHECKED);
     t->code->entry_checked = emit_here(e);
     emit_tlb_slot(e, FRAME_TLB(table));
     emit_lea(e, is_wide(t), H_S0, H_S0, -(int32_t)t->code->page_offset);
@@ -840,7 +846,10 @@ struct bt_code *bt_translate(struct bt_vcpu *vcpu, struct block *block, const ui
     t.e = (struct emit){.base = vcpu->cache.rw, .p = vcpu->cache.rw + vcpu->cache.used};
     t.e.end = t.e.p + MAX_HOST_BYTES(t.count);
     t.code->start = emit_here(&t.e);
+    t.marks = bt_marks_new();
     emit_block(&t, bytes - (block_gpa(block) & ~PAGE_MASK));
+    if (unlikely(t.marks != NULL))
+        bt_trace_block(&t, bytes);
     if (t.e.full) {
         free(t.code);
         return NULL;

@@ -79,6 +79,7 @@ struct translation {
     unsigned windows;
     struct cold cold[MAX_COLD];
     unsigned colds;
+    struct bt_marks *marks; /* for --trace bt, else NULL */
 };
 
 /* Wants the flags in the frame, or in the host's RFLAGS. */
@@ -113,5 +114,17 @@ void bt_emit_cold(struct translation *t);
 
 /* rewrite.c. The instruction itself; its memory operand is [S0 + disp]. S1 (without memory operand S0 too) is lost. */
 void bt_emit_identity(struct emit *e, const struct bt_op *op, int32_t disp);
+
+/* trace.c. What the host code from here on is made for: an instruction (its number), or one of these. */
+enum { MARK_ENTRY = 0x100, MARK_LOOP, MARK_END, MARK_CHECKED, MARK_COLD /* + number of the cold part */ };
+struct bt_marks *bt_marks_new(void); /* NULL: no trace */
+void bt_mark_here(struct translation *t, unsigned what);
+void bt_trace_block(struct translation *t, const uint8_t *bytes); /* frees t->marks */
+
+static inline void bt_mark(struct translation *t, unsigned what)
+{
+    if (unlikely(t->marks != NULL))
+        bt_mark_here(t, what);
+}
 
 #endif
