@@ -320,7 +320,7 @@ static void run(struct engine_vcpu *vcpu, struct exit *exit, uint64_t budget)
         leader->ops->run(leader->vcpu, &leader->exit, MIN(chunk, end - before));
         if (!follow(vcpu, retired(leader) - before, exit) || !compare(vcpu, exit))
             return;
-        if (leader->exit.reason == EXIT_HALT) {
+        if (leader->exit.reason == EXIT_HALT && !budget) {
             nap();
             continue;
         }
