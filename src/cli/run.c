@@ -53,6 +53,12 @@ static int set_stats(void *target, const char *value, struct error *err)
     return 0;
 }
 
+static int set_perf_map(void *target, const char *value, struct error *err)
+{
+    ((struct config *)target)->perf_map = true;
+    return 0;
+}
+
 static int set_demo(void *target, const char *value, struct error *err)
 {
     ((struct config *)target)->demo = true;
@@ -84,6 +90,7 @@ static const struct option_row options[] = {
      set_code_cache},
     {"--demo", NULL, "default guest: show what runs there, then end", set_demo},
     {"--stats", NULL, "print counters at the end", set_stats},
+    {"--perf-map", NULL, "bt: name translated code for perf, in /tmp/perf-PID.map", set_perf_map},
     {"--trace", "LIST", "write a trace of some of exec,int,mmu,io,msr,bt", set_trace},
     {"--trace-file", "FILE", "where to; standard error if not given", set_trace_file},
     {"--help", NULL, "this text", set_help},

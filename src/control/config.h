@@ -44,6 +44,7 @@ struct config {
     uint64_t memory;     /* bytes */
     uint64_t code_cache; /* bytes */
     bool stats;
+    bool perf_map;
     bool demo; /* default guest: run the demonstration instead of a shell */
     unsigned trace_mask;
     const char *trace_file; /* NULL: stderr */

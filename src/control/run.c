@@ -176,6 +176,7 @@ static int prepare(struct session *session, struct error *err)
         .memory = session->config->memory,
         .cpus = 1,
         .code_cache = session->config->code_cache,
+        .perf_map = session->config->perf_map,
     };
     char engine_line[512];
     int rc;

@@ -23,6 +23,7 @@ struct engine_config {
     struct vclock *clock;
     unsigned cpus;
     size_t code_cache; /* for engines that translate: bytes of translated code a vCPU keeps; 0: ENGINE_CODE_CACHE */
+    bool perf_map;     /* ditto: tell perf the names of translated code, in /tmp/perf-PID.map */
 };
 
 #define ENGINE_CODE_CACHE     MIB(64)

@@ -26,6 +26,7 @@ struct machine_config {
     uint64_t memory; /* bytes */
     unsigned cpus;
     size_t code_cache;         /* bytes of translated code a processor keeps; 0: the engine's default */
+    bool perf_map;             /* tell perf the names of translated code */
     struct chardev *serial[2]; /* COM1 console, COM2 job channel; NULL: nothing connected. Owned by the caller. */
     struct machine_disk disk[MACHINE_DISKS];
     unsigned disk_count;

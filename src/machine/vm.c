@@ -91,6 +91,7 @@ struct machine *machine_new(const struct machine_config *config, struct error *e
         .clock = loop_clock(config->loop),
         .cpus = config->cpus,
         .code_cache = config->code_cache,
+        .perf_map = config->perf_map,
     };
     if (add_memory(machine, err) || machine->engine->vm_create(&machine->vm, &engine_config, err) ||
         add_vcpus(machine, err))

@@ -25,5 +25,13 @@ run flow_conditions --trace bt --trace-file "$work/trace" &&
     grep -q ' jmp 0x.* ; callout$' "$work/trace" && ! grep -q '(bad)' "$work/trace"
 result "--trace bt" $?
 
+"$trapeze" run --engine bt --kernel "$image" --append flow_conditions --memory 64M --perf-map >"$work/out" 2>"$work/err" </dev/null &
+wait $!
+map=/tmp/perf-$!.map
+[ -f "$map" ] && grep -qE '^[0-9a-f]+ [0-9a-f]+ trapeze:callout$' "$map" && grep -qE '^[0-9a-f]+ [0-9a-f]+ guest:0x[0-9a-f]+$' "$map" &&
+    ! grep -qvE '^[0-9a-f]+ [0-9a-f]+ (trapeze|guest|guest32):' "$map"
+result "--perf-map" $?
+rm -f "$map"
+
 echo "$passed passed, $failed failed"
 [ $failed = 0 ]

@@ -35,6 +35,9 @@ static int vm_create(struct engine_vm **vm, const struct engine_config *config, 
 
     if (cache && (cache < ENGINE_CODE_CACHE_MIN || cache > ENGINE_CODE_CACHE_MAX))
         return error_set(err, -ERANGE, "bt: a code cache of %zu bytes", cache);
+    rc = config->perf_map ? bt_perf_map_open(err) : 0;
+    if (rc)
+        return rc;
     rc = soft_op_vm_create(vm, "bt", config, &hooks, err);
     if (rc)
         return rc;
@@ -86,6 +89,7 @@ static int vcpu_create(struct engine_vcpu **result, struct engine_vm *vm, unsign
         rc = bt_cache_init(vcpu, vcpu->soft.vm->code_cache);
     if (!rc) {
         bt_make_thunks(vcpu);
+        bt_perf_map_thunks(vcpu);
         return 0;
     }
     vcpu_destroy(*result);

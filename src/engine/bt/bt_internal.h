@@ -110,8 +110,12 @@ struct bt_cache {
 };
 
 /* Host code every translation uses: offsets in the code region. */
+#define BT_THUNKS(X) X(enter) X(leave) X(callout) X(link) X(resolve) X(need_vectors) X(load_vectors) X(stack_miss)
 struct bt_thunks {
-    uint32_t enter, leave, callout, link, resolve, need_vectors, load_vectors, stack_miss, end;
+#define X(name) uint32_t name;
+    BT_THUNKS(X)
+#undef X
+    uint32_t end;
 };
 
 struct bt_vcpu {
@@ -143,6 +147,12 @@ void bt_forget_returns(struct bt_vcpu *vcpu);
 
 /* thunk.c */
 void bt_make_thunks(struct bt_vcpu *vcpu);
+
+/* perfmap.c: does nothing unless the map was opened. */
+int bt_perf_map_open(struct error *err);
+bool bt_perf_map_is_on(void);
+void bt_perf_map_thunks(const struct bt_vcpu *vcpu);
+void bt_perf_map_code(const struct bt_vcpu *vcpu, const struct bt_code *code);
 
 /* translate.c */
 struct bt_code *bt_translate(struct bt_vcpu *vcpu, struct block *block, const uint8_t *bytes);

@@ -12,24 +12,43 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-int bt_cache_init(struct bt_vcpu *vcpu, size_t size)
+/* The same memory twice: a file without a name. */
+static int map_file(struct bt_cache *cache)
 {
-    struct bt_cache *cache = &vcpu->cache;
     int fd = memfd_create("trapeze-code", MFD_CLOEXEC), rc = 0;
 
     if (fd < 0)
         return -errno;
-    if (ftruncate(fd, (off_t)size))
+    if (ftruncate(fd, (off_t)cache->size)) {
         rc = -errno;
+    } else {
+        cache->rw = mmap(NULL, cache->size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+        cache->rx = mmap(NULL, cache->size, PROT_READ | PROT_EXEC, MAP_SHARED, fd, 0);
+    }
+    close(fd);
+    return rc;
+}
+
+/* The same without a file: perf looks into its map only for memory that it takes for anonymous. */
+static int map_for_perf(struct bt_cache *cache)
+{
+    cache->rw = mmap(NULL, cache->size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    if (cache->rw == MAP_FAILED)
+        return -errno;
+    cache->rx = mremap(cache->rw, 0, cache->size, MREMAP_MAYMOVE); /* shared memory stays where it was, too */
+    return cache->rx != MAP_FAILED && mprotect(cache->rx, cache->size, PROT_READ | PROT_EXEC) ? -errno : 0;
+}
+
+int bt_cache_init(struct bt_vcpu *vcpu, size_t size)
+{
+    struct bt_cache *cache = &vcpu->cache;
+    int rc;
+
     cache->size = size;
     cache->segments = (unsigned)MIN(size / BT_SEGMENT_MIN, BT_SEGMENTS);
     cache->segment_size = size / cache->segments & PAGE_MASK;
-    cache->rw = rc ? MAP_FAILED : mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
-    cache->rx = rc ? MAP_FAILED : mmap(NULL, size, PROT_READ | PROT_EXEC, MAP_SHARED, fd, 0);
-    if (!rc && (cache->rw == MAP_FAILED || cache->rx == MAP_FAILED))
-        rc = -errno;
-    close(fd);
-    return rc;
+    rc = bt_perf_map_is_on() ? map_for_perf(cache) : map_file(cache);
+    return rc ? rc : cache->rw == MAP_FAILED || cache->rx == MAP_FAILED ? -ENOMEM : 0;
 }
 
 void bt_cache_fini(struct bt_vcpu *vcpu)

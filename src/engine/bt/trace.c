@@ -97,18 +97,12 @@ static void name_entry(int64_t disp, char *text, size_t size)
 static void name_target(const struct translation *t, int64_t target, char *text, size_t size)
 {
     const struct bt_thunks *thunk = &t->vcpu->thunk;
-    const struct {
-        uint32_t at;
-        const char *name;
-    } thunks[] = {
-        {thunk->callout, "callout"},           {thunk->link, "link"},
-        {thunk->resolve, "resolve"},           {thunk->need_vectors, "need_vectors"},
-        {thunk->load_vectors, "load_vectors"}, {thunk->stack_miss, "stack_miss"},
-    };
 
-    for (unsigned i = 0; i < ARRAY_SIZE(thunks); i++)
-        if (thunks[i].at == target)
-            snprintf(text, size, "%s", thunks[i].name);
+#define X(name)                                                                                                        \
+    if (thunk->name == target)                                                                                         \
+        snprintf(text, size, #name);
+    BT_THUNKS(X)
+#undef X
 }
 
 /* The pointers that translations carry. */
@@ -209,17 +203,18 @@ static void print_part(const struct translation *t, const char *left, uint32_t a
     }
 }
 
-static void print_guest(const struct translation *t, unsigned i, const uint8_t *bytes, char *left, size_t size)
+static void print_guest(const struct translation *t, unsigned i, char *left, size_t size)
 {
-    const unsigned offset = t->code->offset[i] - t->code->offset[0];
+    const struct bt_op *op = &t->op[i];
     const uint64_t rip = guest_address(t, t->code->offset[i]);
-    char text[96];
+    char text[96] = "(undefined)";
 
-    x86_disassemble(text, sizeof(text), t->mode, bytes + offset, t->op[i].in->length, rip);
+    if (op->z.bytes)
+        x86_disassemble(text, sizeof(text), t->mode, op->z.bytes, op->in->length, rip);
     snprintf(left, size, "%2u %016lx  %s", i + 1, rip, text);
 }
 
-void bt_trace_block(struct translation *t, const uint8_t *bytes)
+void bt_trace_block(struct translation *t)
 {
     struct bt_marks *marks = t->marks;
     const uint32_t end = emit_here(&t->e);
@@ -234,7 +229,7 @@ void bt_trace_block(struct translation *t, const uint8_t *bytes)
         char left[160] = "";
 
         if (mark->what < t->count)
-            print_guest(t, mark->what, bytes, left, sizeof(left));
+            print_guest(t, mark->what, left, sizeof(left));
         else if (mark->here == next)
             continue;
         else

@@ -849,12 +849,13 @@ struct bt_code *bt_translate(struct bt_vcpu *vcpu, struct block *block, const ui
     t.marks = bt_marks_new();
     emit_block(&t, bytes - (block_gpa(block) & ~PAGE_MASK));
     if (unlikely(t.marks != NULL))
-        bt_trace_block(&t, bytes);
+        bt_trace_block(&t);
     if (t.e.full) {
         free(t.code);
         return NULL;
     }
     t.code->end = emit_here(&t.e);
     bt_cache_enter(vcpu, t.code);
+    bt_perf_map_code(vcpu, t.code);
     return t.code;
 }

@@ -119,7 +119,7 @@ void bt_emit_identity(struct emit *e, const struct bt_op *op, int32_t disp);
 enum { MARK_ENTRY = 0x100, MARK_LOOP, MARK_END, MARK_CHECKED, MARK_COLD /* + number of the cold part */ };
 struct bt_marks *bt_marks_new(void); /* NULL: no trace */
 void bt_mark_here(struct translation *t, unsigned what);
-void bt_trace_block(struct translation *t, const uint8_t *bytes); /* frees t->marks */
+void bt_trace_block(struct translation *t); /* frees t->marks */
 
 static inline void bt_mark(struct translation *t, unsigned what)
 {
