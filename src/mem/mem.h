@@ -3,7 +3,8 @@
  * that memory is in the host. Everything else belongs to the bus.
  *
  * RAM is one file-backed shared mapping (memfd) at an address the monitor
- * chooses. The map changes only while vCPUs stand still; lookups take no lock.
+ * chooses, or private memory in huge pages (mem_prefer_huge). The map changes only while vCPUs stand still; lookups
+ * take no lock.
  */
 #ifndef MEM_MEM_H
 #define MEM_MEM_H
@@ -24,6 +25,9 @@ struct mem_slot {
 struct mem *mem_new(void);
 void mem_free(struct mem *mem);
 
+/* RAM added from now on is in huge pages where the host gives them, and no file's: for engines whose guests use the
+ * processor's own page tables. */
+void mem_prefer_huge(struct mem *mem);
 /* Adds RAM (zeroed) at gpa. -ENOMEM, -EINVAL (overlap, alignment) with a message. */
 int mem_add_ram(struct mem *mem, gpa_t gpa, uint64_t size, struct error *err);
 /* Adds memory of the caller's (host, size bytes): ROM, or a window into somebody's RAM. */
