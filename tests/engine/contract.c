@@ -445,13 +445,34 @@ static void test_dirty_log(void)
     unmake(&vm);
 }
 
+/* --- what cannot be had ---------------------------------------------------------------------------------- */
+
+static void test_counts(void)
+{
+    static const unsigned counts[] = {0, 1000};
+    struct mem *mem = mem_new();
+    struct vclock *clock = vclock_new();
+
+    for (unsigned i = 0; i < ARRAY_SIZE(counts); i++) {
+        struct engine_config config = {.mem = mem, .clock = clock, .cpus = counts[i]};
+        struct engine_vm *vm = NULL;
+        struct error err = {""};
+
+        EXPECT(ops->vm_create(&vm, &config, &err) < 0);
+        EXPECT(!vm && err.message[0]);
+    }
+    mem_free(mem);
+    vclock_free(clock);
+}
+
 static const struct {
     const char *name;
     void (*run)(void);
 } tests[] = {
-    {"state", test_state},           {"state_anew", test_state_anew}, {"io", test_io},
-    {"interrupts", test_interrupts}, {"kicks", test_kicks},           {"dirty_log", test_dirty_log},
-    {"processors", test_processors},
+    {"counts", test_counts},         {"state", test_state},
+    {"state_anew", test_state_anew}, {"io", test_io},
+    {"interrupts", test_interrupts}, {"kicks", test_kicks},
+    {"dirty_log", test_dirty_log},   {"processors", test_processors},
 };
 
 int main(int argc, char **argv)
