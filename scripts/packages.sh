@@ -7,7 +7,7 @@ build='gcc libc6-dev make pkg-config meson ninja-build libzydis-dev libzstd-dev 
 case ${1:-} in
 build) want=$build ;;
 guest) want="$build busybox-static" ;;
-check) want="$build busybox-static libcmocka-dev clang clang-format libclang-rt-14-dev python3" ;;
+check) want="$build busybox-static libcmocka-dev clang clang-format libclang-rt-14-dev python3 e2fsprogs" ;;
 bench) want="$build busybox-static qemu-system-x86" ;;
 real) want="$build busybox-static qemu-system-x86 lua5.4 openssl perl-base python3 sqlite3" ;;
 *) echo "usage: $0 build|guest|check|bench|real" >&2; exit 2 ;;
