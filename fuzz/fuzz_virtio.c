@@ -13,7 +13,9 @@
 #include "base/loop.h"
 #include "bus/bus.h"
 #include "bus/pci.h"
+#include "device/virtio/balloon.h"
 #include "device/virtio/blk.h"
+#include "device/virtio/net.h"
 #include "device/virtio/rng.h"
 #include "mem/mem.h"
 
@@ -41,6 +43,9 @@ struct guest {
     struct block *block;
     struct virtio_blk *blk;
     struct virtio_rng *rng;
+    struct virtio_net *card;
+    struct net net; /* a wire that ends there */
+    struct virtio_balloon *balloon;
     uint64_t bar;
 };
 
@@ -82,6 +87,23 @@ static void line(void *opaque, unsigned pin, bool level)
 {
 }
 
+static int net_start(struct net *net)
+{
+    return 0;
+}
+
+static void net_stop(struct net *net)
+{
+}
+
+static void net_send(struct net *net, const uint8_t *frame, size_t len)
+{
+    if (len < NET_HEADER || len > NET_FRAME_MAX)
+        abort();
+}
+
+static const struct net_ops net_ops = {net_start, net_stop, net_send, net_stop, net_stop};
+
 static void open_device(struct guest *g, unsigned kind)
 {
     const struct pci_host_config pci = {
@@ -91,21 +113,26 @@ static void open_device(struct guest *g, unsigned kind)
         .msi = {message, NULL},
         .intx = {{line, NULL, 0}, {line, NULL, 1}},
     };
-    const struct block_config disk = {.path = disk_path, .readonly = kind == 2, .scratch = kind == 3};
+    const struct block_config disk = {.path = disk_path, .readonly = kind == 2, .scratch = kind >= 3};
 
     g->bus = bus_new();
     g->pci = g->bus ? pci_host_new(g->bus, &pci, NULL) : NULL;
     if (!g->pci)
         abort();
+    g->net = (struct net){.ops = &net_ops, .mtu = 65521};
     if (kind == 0) {
         g->rng = virtio_rng_new(g->pci, mem, NULL);
+    } else if (kind == 4) {
+        g->card = virtio_net_new(g->pci, mem, &g->net, (const uint8_t *)"\2\1\2\3\4\5", NULL);
+    } else if (kind == 5) {
+        g->balloon = virtio_balloon_new(g->pci, mem, NULL);
     } else {
         g->block = block_open(&disk, NULL);
         if (!g->block)
             abort();
         g->blk = virtio_blk_new(g->pci, mem, g->block, "fuzz", 2, NULL);
     }
-    if (!g->rng && !g->blk)
+    if (!g->rng && !g->blk && !g->card && !g->balloon)
         abort();
     bus_mmio_write(g->bus, ECAM + (1 << 15) + 4, 6, 2);
     g->bar = bus_mmio_read(g->bus, ECAM + (1 << 15) + 0x10, 4);
@@ -119,6 +146,10 @@ static void close_device(struct guest *g)
         block_close(g->block);
     if (g->rng)
         virtio_rng_free(g->rng);
+    if (g->card)
+        virtio_net_free(g->card);
+    if (g->balloon)
+        virtio_balloon_free(g->balloon);
     pci_host_free(g->pci);
     bus_free(g->bus);
 }
@@ -128,17 +159,23 @@ static void put(struct guest *g, unsigned offset, uint64_t value, unsigned size)
     bus_mmio_write(g->bus, g->bar + offset, value, size);
 }
 
+static uint32_t offered_low(struct guest *g)
+{
+    put(g, 0, 0, 4);
+    return (uint32_t)bus_mmio_read(g->bus, g->bar + 4, 4);
+}
+
 /* As a good driver does it. */
 static void set_up(struct guest *g, unsigned features)
 {
     put(g, 0x14, 0, 1);
     put(g, 0x14, 3, 1);
     put(g, 8, 0, 4);
-    put(g, 0xc, features << 28 & 0x30000000, 4);
+    put(g, 0xc, (features << 28 & 0x30000000) | (features & 8 ? offered_low(g) & 0x0fffffff : 0), 4);
     put(g, 8, 1, 4);
     put(g, 0xc, 1 | (features & 4), 4);
     put(g, 0x14, 0xb, 1);
-    for (unsigned q = 0; q < 2; q++) {
+    for (unsigned q = 0; q < 3; q++) {
         const gpa_t at = QUEUE + q * 0x1000;
 
         put(g, 0x16, q, 2);
@@ -153,6 +190,7 @@ static void set_up(struct guest *g, unsigned features)
 
 static void act(struct guest *g, struct input *in)
 {
+    static uint8_t frame[NET_FRAME_MAX];
     static const uint8_t sizes[] = {1, 2, 4, 8};
     unsigned what = (unsigned)take(in, 1), size = sizes[what >> 6];
     uint64_t offset;
@@ -166,8 +204,12 @@ static void act(struct guest *g, struct input *in)
         in->size -= size;
         break;
     case 1:
-    case 2:
-        put(g, 0x3000 + (what >> 3 & 1) * 4, 0, 2);
+        put(g, 0x3000 + (what >> 3 & 3) * 4, 0, 2);
+        break;
+    case 2: /* a frame from the host */
+        size = (unsigned)MIN(what >> 3 & 3 ? 60000u : 60u, sizeof(frame));
+        if (g->net.client.receive)
+            g->net.client.receive(g->net.client.opaque, frame, size);
         break;
     case 3:
         offset = take(in, 2) & 0x3fff;
@@ -195,8 +237,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     unsigned first = (unsigned)take(&in, 1);
 
     memset(mem_pointer(mem, QUEUE, RAM - QUEUE), 0, KIB(64));
-    open_device(&g, first & 3);
-    set_up(&g, first >> 2);
+    open_device(&g, first % 6);
+    set_up(&g, first / 6);
     while (in.size)
         act(&g, &in);
     close_device(&g);

@@ -17,6 +17,7 @@
 #include "device/legacy/i8042.h"
 #include "device/legacy/pit8254.h"
 #include "device/legacy/uart16550.h"
+#include "device/virtio/balloon.h"
 #include "device/virtio/blk.h"
 #include "device/virtio/net.h"
 #include "device/virtio/rng.h"
@@ -52,6 +53,7 @@ struct board {
     struct virtio_rng *rng;
     struct virtio_blk *disk[MACHINE_DISKS];
     struct virtio_net *net;
+    struct virtio_balloon *balloon;
     struct uart *uart[ARRAY_SIZE(serial_ports)];
     gpa_t rsdp;
 };
@@ -295,6 +297,9 @@ static int add_virtio(struct board *board, struct error *err)
         if (!board->net)
             return -ENOMEM;
     }
+    board->balloon = virtio_balloon_new(board->pci, machine->mem, err);
+    if (!board->balloon)
+        return -ENOMEM;
     board->rng = virtio_rng_new(board->pci, machine->mem, err);
     return board->rng ? 0 : -ENOMEM;
 }
@@ -342,6 +347,8 @@ void board_free(struct board *board)
             virtio_blk_free(board->disk[i]);
     if (board->net)
         virtio_net_free(board->net);
+    if (board->balloon)
+        virtio_balloon_free(board->balloon);
     if (board->rng)
         virtio_rng_free(board->rng);
     if (board->pci)
