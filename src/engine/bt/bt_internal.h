@@ -37,6 +37,7 @@ struct bt_edge {
     int32_t target;          /* offset of the target from the start of this page */
     bool cross;              /* in another page: goes in by the target's checked entry, address in S0 */
     bool flags_h, flags_m;   /* where the flags are on the way */
+    bool shadow;             /* STI lies before it: no interrupt is taken here */
 };
 
 /* A place where translated code calls the monitor: to execute instructions [first, last] by their semantics. */

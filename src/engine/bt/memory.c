@@ -18,6 +18,7 @@ bool bt_is_access(const struct bt_op *op)
     case OP_IDENTITY:
         return op->memory;
     case OP_PUSH:
+    case OP_PUSHF:
     case OP_POP:
     case OP_LEAVE:
     case OP_CALL:
@@ -43,6 +44,7 @@ static struct access access_of(const struct translation *t, unsigned i)
 
     switch (op->kind) {
     case OP_PUSH:
+    case OP_PUSHF:
     case OP_CALL:
         a.disp = -(int64_t)size;
         a.write = true;
@@ -94,6 +96,7 @@ static bool keeps_s0(const struct bt_op *op)
         return frame_registers(op->in) <= 1;
     case OP_NOTHING:
     case OP_PUSH:
+    case OP_PUSHF:
     case OP_POP:
         return true;
     default:
@@ -107,8 +110,8 @@ static bool stack_move(const struct translation *t, const struct bt_op *op, int6
     const struct x86_insn *in = op->in;
 
     *move = 0;
-    if (op->kind == OP_PUSH || op->kind == OP_POP) {
-        *move = op->kind == OP_PUSH ? -(int64_t)word(t) : (int64_t)word(t);
+    if (op->kind == OP_PUSH || op->kind == OP_PUSHF || op->kind == OP_POP) {
+        *move = op->kind == OP_POP ? (int64_t)word(t) : -(int64_t)word(t);
         return !(op->gpr_written & BIT(RSP));
     }
     if (!(op->gpr_written & BIT(RSP)))
@@ -207,7 +210,8 @@ void bt_find_group(const struct translation *t, unsigned first, struct group *g)
                 return;
             moved += move;
         } else if ((op->gpr_written & registers_of(&leader)) ||
-                   ((op->kind == OP_PUSH || op->kind == OP_POP) && (registers_of(&leader) & BIT(RSP)))) {
+                   ((op->kind == OP_PUSH || op->kind == OP_PUSHF || op->kind == OP_POP) &&
+                    (registers_of(&leader) & BIT(RSP)))) {
             return;
         }
     }
@@ -401,7 +405,7 @@ static void emit_cold_site(struct translation *t, const struct cold *cold)
     emit_mov_imm64(&t->e, H_S0, (uint64_t)site);
     emit_jump_to(&t->e, CC_ALWAYS, t->vcpu->thunk.callout);
     site->resume = emit_here(&t->e);
-    if (site->end)
+    if (site->end && !cold->after) /* it jumps */
         return;
     if (cold->flags_h)
         emit_restore_flags(&t->e);

@@ -212,14 +212,23 @@ static enum op_kind branch_kind(struct bt_op *op, enum op_kind direct, enum op_k
     return indirect;
 }
 
-static enum op_kind stack_kind(const struct bt_op *op, enum op_kind kind)
+static enum op_kind stack_kind(struct bt_op *op, enum op_kind kind)
 {
     unsigned size = op->z.mode == MODE_LONG64 ? 8 : 4;
     const ZydisDecodedOperand *o = &op->z.op[0];
     int g = bt_operand_gpr(o);
 
-    if (op->in->opsize != size || g == RSP || (g < 0 && o->type != ZYDIS_OPERAND_TYPE_IMMEDIATE))
+    if (op->in->opsize != size)
         return OP_CALLOUT;
+    if (kind == OP_PUSH && o->type == ZYDIS_OPERAND_TYPE_MEMORY && memory_operand_ok(op, o)) {
+        op->memory = true;
+        op->mem_size = (uint8_t)size;
+        return OP_PUSH_MEMORY;
+    }
+    if (g < 0 && (kind == OP_POP || o->type != ZYDIS_OPERAND_TYPE_IMMEDIATE))
+        return OP_CALLOUT;
+    if (kind == OP_POP && g == RSP)
+        op->gpr_written = BIT(RSP); /* by something else than a known distance */
     return kind;
 }
 
@@ -245,6 +254,16 @@ static enum op_kind classify(struct bt_op *op)
         return stack_kind(op, OP_PUSH);
     case ZYDIS_MNEMONIC_POP:
         return stack_kind(op, OP_POP);
+    case ZYDIS_MNEMONIC_PUSHFD:
+    case ZYDIS_MNEMONIC_PUSHFQ:
+        op->flags_read = FLAGS_STATUS;
+        return OP_PUSHF;
+    case ZYDIS_MNEMONIC_CLI:
+        return OP_CLI;
+    case ZYDIS_MNEMONIC_STI:
+        return OP_STI;
+    case ZYDIS_MNEMONIC_SWAPGS:
+        return OP_SWAPGS;
     case ZYDIS_MNEMONIC_LEAVE:
         return op->in->opsize == (op->z.mode == MODE_LONG64 ? 8 : 4) ? OP_LEAVE : OP_CALLOUT;
     case ZYDIS_MNEMONIC_DIV:

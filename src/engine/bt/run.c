@@ -141,6 +141,8 @@ const void *bt_on_link(struct bt_vcpu *vcpu, struct bt_edge *edge, uint64_t rip)
 
     vcpu->soft.cpu.counters.links++;
     come_out(vcpu, edge->cross ? rip : vcpu->soft.cpu.rip + (uint64_t)edge->target);
+    if (edge->shadow && soft_attention(&vcpu->soft))
+        vcpu->soft.cpu.int_shadow = SHADOW_STI;
     code = find(vcpu);
     if (!code)
         return leave(vcpu, SOFT_GO_ON);

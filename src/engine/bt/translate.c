@@ -124,8 +124,10 @@ static unsigned new_edge(struct translation *t, int64_t target)
     unsigned index = t->code->edges++;
     struct bt_edge *edge = &t->code->edge[index];
 
-    *edge = (struct bt_edge){
-        .from = t->code, .target = (int32_t)target, .cross = target < 0 || target >= (int64_t)PAGE_SIZE};
+    *edge = (struct bt_edge){.from = t->code,
+                             .target = (int32_t)target,
+                             .shadow = edge->shadow,
+                             .cross = target < 0 || target >= (int64_t)PAGE_SIZE};
     return index;
 }
 
@@ -284,6 +286,8 @@ static void emit_pop(struct translation *t, const struct bt_op *op, int32_t disp
     unsigned to = bt_host_of[g] == IN_FRAME ? H_S1 : bt_host_of[g];
 
     emit_rm(&t->e, is_wide(t), OP_MOV, to, H_S0, disp);
+    if (g == RSP)
+        return;
     if (to == H_S1)
         emit_store(&t->e, H_FRAME, FRAME_GPR(g), H_S1);
     emit_lea(&t->e, is_wide(t), H_GSP, H_GSP, (int32_t)word(t));
@@ -319,6 +323,27 @@ static void emit_lea_op(struct translation *t, unsigned i)
     } else if (to == H_S1) {
         emit_store(&t->e, H_FRAME, FRAME_GPR(g), H_S1);
     }
+}
+
+/* Nothing changes before both accesses have been checked: until then the semantics can do it all. */
+static void emit_push_memory(struct translation *t, unsigned i)
+{
+    struct group operand, push;
+    struct cold *load, *store;
+    unsigned index;
+
+    bt_find_operand(t, i, &operand);
+    bt_new_site(t, i, i, &index);
+    load = bt_emit_check(t, &operand, index);
+    emit_rm(&t->e, is_wide(t), OP_MOV, H_S0, H_S0, 0);
+    emit_store(&t->e, H_FRAME, FRAME_BT(target), H_S0);
+    bt_find_push(t, i, &push);
+    bt_new_site(t, i, i, &index);
+    store = bt_emit_check(t, &push, index);
+    emit_load(&t->e, H_S1, H_FRAME, FRAME_BT(target));
+    emit_rm(&t->e, is_wide(t), OP_MOV_STORE, H_S1, H_S0, 0);
+    emit_lea(&t->e, is_wide(t), H_GSP, H_GSP, -(int32_t)word(t));
+    load->after = store->after = emit_here(&t->e);
 }
 
 /* DIV faults if the quotient does not fit: RDX < divisor makes sure that it does. IDIV is sure to fit where RDX only
@@ -541,6 +566,9 @@ static void emit_one(struct translation *t, unsigned i, int32_t disp)
     case OP_PUSH:
         emit_push(t, op, disp);
         break;
+    case OP_PUSHF:
+        bt_emit_pushf(t, disp);
+        break;
     case OP_POP:
         emit_pop(t, op, disp);
         break;
@@ -604,6 +632,20 @@ static unsigned emit_op(struct translation *t, unsigned i)
     case OP_DIVIDE:
         emit_divide(t, i);
         break;
+    case OP_PUSH_MEMORY:
+        emit_push_memory(t, i);
+        break;
+    case OP_STI:
+        bt_emit_sti(t, i, t->code->offset[i + 1] < PAGE_SIZE);
+        t->code->edge[t->code->edges].shadow = true;
+        emit_edge(t, CC_ALWAYS, t->code->offset[i + 1], 0);
+        break;
+    case OP_CLI:
+        bt_emit_cli(t, i);
+        break;
+    case OP_SWAPGS:
+        bt_emit_swapgs(t, i);
+        break;
     case OP_JMP:
         if (is_loop(t, (int64_t)t->code->offset[i] + (int64_t)op->in->imm)) {
             emit_loop_jump(t, CC_ALWAYS);
@@ -635,8 +677,9 @@ static enum entry_kind entry_kind(const struct translation *t)
     for (unsigned i = 0; i < t->count; i++) {
         const struct bt_op *op = &t->op[i];
 
-        if (bt_is_access(op) || op->kind == OP_CALLOUT || op->kind == OP_CALLOUT_END || op->kind == OP_DIVIDE ||
-            op->kind == OP_JMP_INDIRECT || op->kind == OP_CALL_INDIRECT)
+        if (bt_is_access(op) || op->kind == OP_CALLOUT || op->kind == OP_CALLOUT_END ||
+            (op->kind >= OP_PUSHF && op->kind <= OP_DIVIDE) || op->kind == OP_JMP_INDIRECT ||
+            op->kind == OP_CALL_INDIRECT)
             return ENTRY_FRAME;
         if (op->kind == OP_JCC || op->flags_read || op->flags_written)
             return bt_overwrites_flags(t, op) ? ENTRY_ANY : ENTRY_HOST;
@@ -732,7 +775,7 @@ static void emit_body(struct translation *t)
         }
     }
     bt_mark(t, MARK_END);
-    if (t->op[last].kind < OP_JMP && t->op[last].kind != OP_CALLOUT_END)
+    if (t->op[last].kind < OP_JMP && t->op[last].kind != OP_CALLOUT_END && t->op[last].kind != OP_STI)
         emit_edge(t, CC_ALWAYS, t->code->offset[t->count], 0);
 }
 
@@ -794,7 +837,7 @@ static struct bt_code *new_code(struct block *block, const struct bt_op *op, uns
 {
     /* Twice, for a loop: an edge for each conditional jump, two for the end; a site for each instruction, some more for
      * the branch at the end. */
-    const unsigned edges = 2 * (BLOCK_MAX_CONDITIONALS + 2), sites = 2 * (count + 5);
+    const unsigned edges = 2 * (BLOCK_MAX_CONDITIONALS + 2), sites = 2 * (2 * count + 5);
     size_t head = ALIGN_UP(sizeof(struct bt_code) + (count + 1) * sizeof(uint16_t), 8);
     struct bt_code *code = calloc(1, head + edges * sizeof(struct bt_edge) + sites * sizeof(struct bt_site));
     unsigned offset = (unsigned)(block_gpa(block) & ~PAGE_MASK);

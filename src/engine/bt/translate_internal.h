@@ -112,6 +112,12 @@ struct cold *bt_emit_check(struct translation *t, const struct group *group, uns
 void bt_emit_sum(struct translation *t, const struct access *a, unsigned to, int64_t disp);
 void bt_emit_cold(struct translation *t);
 
+/* system.c: privileged work that stays in translated code. */
+void bt_emit_pushf(struct translation *t, int32_t disp); /* to [S0 + disp] */
+void bt_emit_cli(struct translation *t, unsigned i);
+void bt_emit_sti(struct translation *t, unsigned i, bool same_page);
+void bt_emit_swapgs(struct translation *t, unsigned i);
+
 /* rewrite.c. The instruction itself; its memory operand is [S0 + disp]. S1 (without memory operand S0 too) is lost. */
 void bt_emit_identity(struct emit *e, const struct bt_op *op, int32_t disp);
 

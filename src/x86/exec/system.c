@@ -39,10 +39,10 @@
     X(WBINVD,   NONE,     cache_flush,      IN_ALL,       0,        0)        \
     X(INVD,     NONE,     cache_flush,      IN_ALL,       0,        0)        \
     X(HLT,      NONE,     hlt,              IN_ALL,       INSN_END, 0)        \
-    X(CLI,      NONE,     cli,              IN_ALL,       INSN_END, 0)        \
+    X(CLI,      NONE,     cli,              IN_ALL,       0, 0)        \
     X(STI,      NONE,     sti,              IN_ALL,       INSN_END, 0)        \
-    X(STAC,     SMAP,     stac,             IN_ALL,       INSN_END, 0)        \
-    X(CLAC,     SMAP,     clac,             IN_ALL,       INSN_END, 0)        \
+    X(STAC,     SMAP,     stac,             IN_ALL,       0, 0)        \
+    X(CLAC,     SMAP,     clac,             IN_ALL,       0, 0)        \
     X(PUSHF,    NONE,     pushf,            IN_ALL,       0,        0)        \
     X(PUSHFD,   NONE,     pushf,            IN_LEGACY,    0,        0)        \
     X(PUSHFQ,   NONE,     pushf,            IN_LONG64,    0,        0)        \
@@ -62,9 +62,9 @@
     X(WRMSR,    MSR,      wrmsr,            IN_ALL,       INSN_END, 0)        \
     X(RDFSBASE, FSGSBASE, rdfsbase,         IN_LONG64,    0,        SEG_FS)   \
     X(RDGSBASE, FSGSBASE, rdfsbase,         IN_LONG64,    0,        SEG_GS)   \
-    X(WRFSBASE, FSGSBASE, wrfsbase,         IN_LONG64,    INSN_END, SEG_FS)   \
-    X(WRGSBASE, FSGSBASE, wrfsbase,         IN_LONG64,    INSN_END, SEG_GS)   \
-    X(SWAPGS,   LM,       swapgs,           IN_LONG64,    INSN_END, 0)        \
+    X(WRFSBASE, FSGSBASE, wrfsbase,         IN_LONG64,    0, SEG_FS)   \
+    X(WRGSBASE, FSGSBASE, wrfsbase,         IN_LONG64,    0, SEG_GS)   \
+    X(SWAPGS,   LM,       swapgs,           IN_LONG64,    0, 0)        \
     X(VMCALL,   NONE,     hypercall,        IN_PROTECTED, INSN_END, 0)        \
     X(VMMCALL,  NONE,     hypercall,        IN_PROTECTED, INSN_END, 0)        \
     X(IN,       NONE,     in,               IN_ALL,       INSN_END, 0)        \
