@@ -44,7 +44,7 @@ static uint64_t cr4_allowed(void)
 
 static uint64_t efer_allowed(void)
 {
-    uint64_t allowed = EFER_LMA; /* a write leaves it as it is */
+    uint64_t allowed = EFER_LMA /* a write leaves it as it is */ | EFER_AIBRSE;
 
     for (unsigned i = 0; i < ARRAY_SIZE(efer_bits); i++)
         if (x86_feature(efer_bits[i].feature))

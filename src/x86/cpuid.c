@@ -17,7 +17,7 @@ enum { EAX, EBX, ECX, EDX };
 #define LEAF_KVM     0x40000000
 #define LEAF_KVM_MAX 0x40000010
 #define LEAF_EXT     0x80000000
-#define LEAF_EXT_MAX 0x80000008
+#define LEAF_EXT_MAX 0x80000021
 
 #define PHYS_BITS_MAX 46
 #define PHYS_BITS_MIN 36
@@ -325,6 +325,16 @@ static void leaf_sizes(struct x86_cpu *cpu, uint32_t subleaf, uint32_t regs[4])
         regs[ECX] = (cpu_count(cpu) - 1) | core_bits(cpu) << 12;
 }
 
+/* AMD64 APM vol. 3, appendix E. A software engine's guest gains nothing by working around its host's speculation: its
+ * returns and indirect branches are not those that the host executes. (Engines of hardware do not show this leaf.) */
+static void leaf_speculation(struct x86_cpu *cpu, uint32_t subleaf, uint32_t regs[4])
+{
+    if (!host.amd)
+        return;
+    regs[EAX] = 1u << 2 /* LFENCE serialises */ | 1u << 8 /* automatic IBRS */ | 1u << 29 /* SRSO_NO */;
+    regs[ECX] = 1u << 1 /* TSA_SQ_NO */ | 1u << 2 /* TSA_L1_NO */;
+}
+
 static const struct {
     uint32_t leaf;
     void (*fill)(struct x86_cpu *cpu, uint32_t subleaf, uint32_t regs[4]);
@@ -348,7 +358,8 @@ static const struct {
     {LEAF_EXT + 4, leaf_brand_2},
     {LEAF_EXT + 5, leaf_l1},
     {LEAF_EXT + 6, leaf_l2},
-    {LEAF_EXT_MAX, leaf_sizes},
+    {LEAF_EXT + 8, leaf_sizes},
+    {LEAF_EXT_MAX, leaf_speculation},
 };
 
 /* Leaves whose ECX input selects a part. */

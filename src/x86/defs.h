@@ -105,11 +105,12 @@ enum {
 #define CR4_SMEP       BIT(20)
 #define CR4_SMAP       BIT(21)
 
-#define EFER_SCE   BIT(0)
-#define EFER_LME   BIT(8)
-#define EFER_LMA   BIT(10)
-#define EFER_NXE   BIT(11)
-#define EFER_FFXSR BIT(14)
+#define EFER_SCE    BIT(0)
+#define EFER_LME    BIT(8)
+#define EFER_LMA    BIT(10)
+#define EFER_NXE    BIT(11)
+#define EFER_FFXSR  BIT(14)
+#define EFER_AIBRSE BIT(21) /* automatic IBRS: no function here */
 
 #define XCR0_X87 BIT(0)
 #define XCR0_SSE BIT(1)
