@@ -156,7 +156,8 @@ void bt_perf_map_thunks(const struct bt_vcpu *vcpu);
 void bt_perf_map_code(const struct bt_vcpu *vcpu, const struct bt_code *code);
 
 /* translate.c */
-struct bt_code *bt_translate(struct bt_vcpu *vcpu, struct block *block, const uint8_t *bytes);
+/* page: the host address of the page the block begins in. NULL: it cannot be translated. */
+struct bt_code *bt_translate(struct bt_vcpu *vcpu, struct block *block, const uint8_t *page);
 
 /* run.c: what thunks call; they return the host address to go on at. */
 const void *bt_on_callout(struct bt_vcpu *vcpu, struct bt_site *site);

@@ -446,7 +446,7 @@ static void emit_cold_window(struct translation *t, const struct cold *cold)
     emit_jump_to(&t->e, CC_ALWAYS, cold->back);
 }
 
-/* An event waits for the vCPU at the begin of a loop's next round. */
+/* An event waits for the vCPU at the begin of a loop's next round; or the block is to be looked up anew. */
 static void emit_cold_loop(struct translation *t, const struct cold *cold)
 {
     emit_cold_flags(t, cold);
@@ -500,6 +500,7 @@ void bt_emit_cold(struct translation *t)
         case COLD_WINDOW:
             emit_cold_window(t, cold);
             break;
+        case COLD_CROSSING:
         case COLD_LOOP:
             emit_cold_loop(t, cold);
             break;

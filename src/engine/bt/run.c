@@ -85,12 +85,12 @@ static struct bt_code *hot(struct bt_vcpu *vcpu, struct block *block)
 
     if (block->translation)
         return block->translation;
-    if (block->crosses || block->heat == UINT16_MAX || ++block->heat < BT_HEAT)
+    if (block->heat == UINT16_MAX || ++block->heat < BT_HEAT)
         return NULL;
     block->heat = UINT16_MAX; /* if it cannot be translated: do not try again */
     lin = (cpu->seg_base[SEG_CS] + cpu->rip) & cpu->lin_mask;
     e = x86_tlb_slot(soft->tlb.table->entry, lin);
-    return bt_translate(vcpu, block, e->host + (lin & ~PAGE_MASK));
+    return bt_translate(vcpu, block, e->host);
 }
 
 /* The translation to go on with, the guest's state being in struct x86_cpu; NULL: the run loop has to look. */

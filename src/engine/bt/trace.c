@@ -174,6 +174,9 @@ static void title(const struct translation *t, const struct mark *mark, char *te
     case COLD_WINDOW:
         snprintf(text, size, "(another page than in the last round)");
         break;
+    case COLD_CROSSING:
+        snprintf(text, size, "(the page it reaches into has changed)");
+        break;
     case COLD_LOOP:
         snprintf(text, size, "(an event waits)");
         break;

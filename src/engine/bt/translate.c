@@ -687,10 +687,40 @@ static enum entry_kind entry_kind(const struct translation *t)
     return ENTRY_HOST;
 }
 
+/* An instruction that crosses into the next page: is that page's begin still what it was decoded from? */
+static void emit_crossing_guard(struct translation *t)
+{
+    const struct block *block = t->code->block;
+    const unsigned first = (unsigned)(PAGE_SIZE - t->code->page_offset), n = block->bytes - first;
+    struct cold *cold = bt_cold(t, COLD_CROSSING, 0);
+    struct emit *e = &t->e;
+
+    emit_load(e, H_S0, H_FRAME, FRAME_CPU(rip));
+    emit_lea(e, is_wide(t), H_S0, H_S0, (int32_t)PAGE_SIZE);
+    emit_tlb_slot(e, FRAME_TLB(table));
+    emit_rm(e, true, OP_CMP, H_S0, H_S1, (int32_t)offsetof(struct x86_tlb_entry, fetch));
+    bt_cold_jump(t, cold, CC_NE);
+    emit_load(e, H_S0, H_S1, (int32_t)offsetof(struct x86_tlb_entry, host));
+    for (unsigned i = 0, size; i < n; i += size) {
+        uint64_t raw = 0;
+
+        size = n - i >= 8 ? 8 : n - i >= 4 ? 4 : n - i >= 2 ? 2 : 1;
+        memcpy(&raw, block->raw + first + i, size);
+        emit_mov_imm64(e, H_S1, raw);
+        if (size == 2)
+            emit8(e, 0x66);
+        emit_rm(e, size == 8, size == 1 ? 0x38 : 0x39, H_S1, H_S0, (int32_t)i); /* cmp [S0 + i], S1 */
+        bt_cold_jump(t, cold, CC_NE);
+    }
+    t->flags_h = false;
+}
+
 static void emit_guards(struct translation *t)
 {
     struct emit *e = &t->e;
 
+    if (t->code->block->crosses)
+        emit_crossing_guard(t);
     if (t->code->vectors) {
         emit8(e, 0x41); /* cmp byte [vectors], n */
         emit8(e, 0x80);
@@ -711,7 +741,7 @@ static void emit_guards(struct translation *t)
 static void emit_entries(struct translation *t)
 {
     struct bt_code *code = t->code;
-    bool guarded = t->vcpu->counting || code->vectors;
+    bool guarded = t->vcpu->counting || code->vectors || code->block->crosses;
     enum entry_kind kind = guarded ? ENTRY_FRAME : entry_kind(t);
 
     bt_mark(t, MARK_ENTRY);
@@ -738,7 +768,7 @@ static void look_for_loop(struct translation *t)
     unsigned jumps = 0;
 
     t->loop_kind = ENTRY_NONE;
-    if (t->vcpu->counting)
+    if (t->vcpu->counting || t->code->block->crosses)
         return;
     for (unsigned i = 0; i < t->count; i++) {
         const struct bt_op *op = &t->op[i];
@@ -869,14 +899,14 @@ static void emit_block(struct translation *t, const uint8_t *page)
 }
 
 /* An upper bound of the host code for `count` instructions. */
-#define MAX_HOST_BYTES(count) (512 + (count)*448)
+#define MAX_HOST_BYTES(count) (1024 + (count)*640)
 _Static_assert(MAX_HOST_BYTES(BLOCK_MAX_INSNS) + KIB(8) <= BT_SEGMENT_MIN, "a translation fits into a segment");
 
-struct bt_code *bt_translate(struct bt_vcpu *vcpu, struct block *block, const uint8_t *bytes)
+struct bt_code *bt_translate(struct bt_vcpu *vcpu, struct block *block, const uint8_t *page)
 {
     struct bt_op op[BLOCK_MAX_INSNS];
     struct translation t = {.vcpu = vcpu, .op = op, .count = block->count, .mode = block_mode(block)};
-    const uint8_t *at = bytes;
+    const uint8_t *at = block->crosses ? block->raw : page + (block_gpa(block) & ~PAGE_MASK);
 
     for (unsigned i = 0; i < block->count; i++) {
         bt_op_analyse(&op[i], &block->insn[i], t.mode, at);
@@ -890,7 +920,7 @@ struct bt_code *bt_translate(struct bt_vcpu *vcpu, struct block *block, const ui
     t.e.end = t.e.p + MAX_HOST_BYTES(t.count);
     t.code->start = emit_here(&t.e);
     t.marks = bt_marks_new();
-    emit_block(&t, bytes - (block_gpa(block) & ~PAGE_MASK));
+    emit_block(&t, page);
     if (unlikely(t.marks != NULL))
         bt_trace_block(&t);
     if (t.e.full) {

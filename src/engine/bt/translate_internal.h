@@ -40,8 +40,8 @@ struct group {
 
 /* Code off the straight path, emitted after it. */
 struct cold {
-    enum { COLD_SITE, COLD_STACK, COLD_EDGE, COLD_VECTORS, COLD_BUDGET, COLD_LOOP, COLD_WINDOW } kind;
-    uint32_t patch[4]; /* jumps that lead here */
+    enum { COLD_SITE, COLD_STACK, COLD_EDGE, COLD_VECTORS, COLD_BUDGET, COLD_LOOP, COLD_WINDOW, COLD_CROSSING } kind;
+    uint32_t patch[6]; /* jumps that lead here */
     unsigned patches;
     uint32_t after;       /* what follows the instructions that a site executes */
     uint32_t back;        /* COLD_STACK: where the check begins */
