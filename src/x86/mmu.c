@@ -71,6 +71,7 @@ static void fill(struct x86_cpu *cpu, enum x86_mmu_index index, gva_t lin, const
     e->write = walk->dirty && !flags && x86_walk_allows(cpu, walk, index, ACCESS_WRITE) ? tag : none;
     e->host = host;
     table->gpa[slot] = walk->page;
+    x86_tlb_note_fill(table, slot);
     cpu->tlb->space->used[index] = true;
     x86_tlb_note_large(cpu->tlb, lin, walk->shift);
 }

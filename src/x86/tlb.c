@@ -22,12 +22,45 @@ static void clear(struct x86_tlb_entry *entries)
         drop(entries, slot);
 }
 
+/* Calls fn for each slot of the table that may be filled. */
+static inline __attribute__((always_inline)) void for_each_slot(struct x86_tlb_table *table,
+                                                                void (*fn)(struct x86_tlb_table *table, unsigned slot,
+                                                                           uint64_t arg, unsigned shift),
+                                                                uint64_t arg, unsigned shift)
+{
+    if (table->fills <= TLB_LOG)
+        for (unsigned i = 0; i < table->fills; i++)
+            fn(table, table->log[i], arg, shift);
+    else
+        for (unsigned slot = 0; slot < TLB_SIZE; slot++)
+            fn(table, slot, arg, shift);
+}
+
+static void drop_slot(struct x86_tlb_table *table, unsigned slot, uint64_t arg, unsigned shift)
+{
+    drop(table->entry, slot);
+}
+
+static void clear_table(struct x86_tlb_table *table)
+{
+    for_each_slot(table, drop_slot, 0, 0);
+    table->fills = 0;
+}
+
+void x86_tlb_note_fill(struct x86_tlb_table *table, unsigned slot)
+{
+    if (table->fills < TLB_LOG)
+        table->log[table->fills] = (uint16_t)slot;
+    if (table->fills <= TLB_LOG)
+        table->fills++;
+}
+
 static void clear_space(struct x86_tlb *tlb, struct x86_tlb_space *space)
 {
     space->id = ++tlb->ids;
     for (unsigned i = 0; i < MMU_INDEXES; i++) {
         if (space->used[i])
-            clear(space->table[i].entry);
+            clear_table(&space->table[i]);
         space->used[i] = false;
     }
 }
@@ -76,9 +109,6 @@ void x86_tlb_init(struct x86_cpu *cpu)
     memset(tlb, 0, sizeof(*tlb));
     x86_tlb_seed(tlb, 0x9e3779b97f4a7c15ull, 0);
     clear(tlb->none);
-    for (unsigned i = 0; i < TLB_SPACES; i++)
-        for (unsigned n = 0; n < MMU_INDEXES; n++)
-            clear(tlb->spaces[i].table[n].entry);
     x86_tlb_switch(cpu, current_pcid(cpu), true);
 }
 
@@ -108,6 +138,9 @@ void x86_tlb_switch(struct x86_cpu *cpu, uint16_t pcid, bool flush)
 
     if (!space) {
         space = &tlb->spaces[tlb->victim++ % TLB_SPACES];
+        for (unsigned n = 0; n < MMU_INDEXES && !space->ready; n++)
+            clear(space->table[n].entry);
+        space->ready = true;
         flush = true;
     }
     if (flush) {
@@ -142,14 +175,17 @@ static void for_each_table(struct x86_tlb *tlb, void (*fn)(struct x86_tlb_table 
 }
 
 /* Drops what lies in the same naturally aligned 1 << shift bytes as lin. */
+static void drop_slot_region(struct x86_tlb_table *table, unsigned slot, uint64_t lin, unsigned shift)
+{
+    const struct x86_tlb_entry *e = &table->entry[slot];
+
+    if ((e->read ^ lin) >> shift == 0 || (e->write ^ lin) >> shift == 0 || (e->fetch ^ lin) >> shift == 0)
+        drop(table->entry, slot);
+}
+
 static void drop_region(struct x86_tlb_table *table, uint64_t lin, unsigned shift)
 {
-    for (unsigned slot = 0; slot < TLB_SIZE; slot++) {
-        const struct x86_tlb_entry *e = &table->entry[slot];
-
-        if ((e->read ^ lin) >> shift == 0 || (e->write ^ lin) >> shift == 0 || (e->fetch ^ lin) >> shift == 0)
-            drop(table->entry, slot);
-    }
+    for_each_slot(table, drop_slot_region, lin, shift);
 }
 
 static void drop_page(struct x86_tlb_table *table, uint64_t lin, unsigned shift)
@@ -157,18 +193,26 @@ static void drop_page(struct x86_tlb_table *table, uint64_t lin, unsigned shift)
     drop(table->entry, (lin >> shift) & (TLB_SIZE - 1));
 }
 
+static void protect_slot(struct x86_tlb_table *table, unsigned slot, uint64_t gpa, unsigned shift)
+{
+    if (table->gpa[slot] >> shift == gpa >> shift)
+        table->entry[slot].write = TLB_NO_TAG(slot);
+}
+
 static void protect_gpa(struct x86_tlb_table *table, uint64_t gpa, unsigned shift)
 {
-    for (unsigned slot = 0; slot < TLB_SIZE; slot++)
-        if (table->gpa[slot] >> shift == gpa >> shift)
-            table->entry[slot].write = TLB_NO_TAG(slot);
+    for_each_slot(table, protect_slot, gpa, shift);
+}
+
+static void drop_slot_gpa(struct x86_tlb_table *table, unsigned slot, uint64_t gpa, unsigned shift)
+{
+    if (table->gpa[slot] >> shift == gpa >> shift)
+        drop(table->entry, slot);
 }
 
 static void drop_gpa(struct x86_tlb_table *table, uint64_t gpa, unsigned shift)
 {
-    for (unsigned slot = 0; slot < TLB_SIZE; slot++)
-        if (table->gpa[slot] >> shift == gpa >> shift)
-            drop(table->entry, slot);
+    for_each_slot(table, drop_slot_gpa, gpa, shift);
 }
 
 void x86_tlb_note_large(struct x86_tlb *tlb, gva_t lin, unsigned shift)

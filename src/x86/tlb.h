@@ -18,9 +18,10 @@
 
 #include "base/types.h"
 
-#define TLB_BITS        10
+#define TLB_BITS        12
 #define TLB_SIZE        (1u << TLB_BITS)
 #define TLB_SPACES      8
+#define TLB_LOG         512 /* entries a table can name */
 #define TLB_LARGE_SHIFT 22
 #define TLB_HUGE_SHIFT  30
 /* A tag that no linear address of the slot matches: a page of the neighbouring slot. */
@@ -34,6 +35,10 @@ struct x86_tlb_entry {
 struct x86_tlb_table {
     struct x86_tlb_entry entry[TLB_SIZE];
     gpa_t gpa[TLB_SIZE]; /* guest-physical pages of the entries */
+    /* Which entries were filled since the table was cleared, so that clearing costs what use did; once there are more
+     * than the log has room for, any may be. */
+    unsigned fills;
+    uint16_t log[TLB_LOG];
 };
 
 enum x86_mmu_index { MMU_SUPERVISOR, MMU_SUPERVISOR_SMAP, MMU_USER, MMU_INDEXES };
@@ -41,6 +46,7 @@ enum x86_mmu_index { MMU_SUPERVISOR, MMU_SUPERVISOR_SMAP, MMU_USER, MMU_INDEXES 
 struct x86_tlb_space {
     uint16_t pcid;
     uint64_t id;            /* another one after each flush */
+    bool ready;             /* its tables have been emptied once */
     bool valid;             /* stands for pcid; else free */
     bool used[MMU_INDEXES]; /* the table has had entries since it was cleared */
     struct x86_tlb_table table[MMU_INDEXES];
@@ -85,6 +91,8 @@ void x86_tlb_flush_page(struct x86_cpu *cpu, gva_t lin);             /* INVLPG: 
 /* The page at gpa became watched (holds code) or changed its kind: drop the write tags (or all) of its entries. */
 void x86_tlb_protect_gpa(struct x86_cpu *cpu, gpa_t gpa);
 void x86_tlb_drop_gpa(struct x86_cpu *cpu, gpa_t gpa);
+/* An entry has been made in the slot. */
+void x86_tlb_note_fill(struct x86_tlb_table *table, unsigned slot);
 /* A page of 1 << shift bytes has been entered at lin. */
 void x86_tlb_note_large(struct x86_tlb *tlb, gva_t lin, unsigned shift);
 

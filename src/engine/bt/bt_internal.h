@@ -13,9 +13,9 @@
 
 #include "engine/soft/run.h"
 
-#define BT_JUMPS        4096 /* entries of the jump table */
+#define BT_JUMPS        16384 /* entries of a jump table */
 #define BT_JUMP_HASH    0x9e3779b1u
-#define BT_JUMP_SHIFT   20
+#define BT_JUMP_SHIFT   18
 #define BT_RETURN_BYTES KIB(256)
 #define BT_STACK_SLACK  KIB(64) /* below the limit: what is pushed between two looks at it */
 #define BT_SEGMENTS     64
@@ -92,7 +92,7 @@ struct bt_frame {
     struct bt_window {
         uint64_t tag, host, offset;
     } window[BT_WINDOWS];
-    struct bt_jump jump[BT_JUMPS];
+    struct bt_jump jump[2][BT_JUMPS]; /* for 32-bit modes, for 64-bit mode */
 };
 
 struct bt_segment {
@@ -128,9 +128,9 @@ struct bt_vcpu {
     struct exit *exit;     /* run()'s */
     uint64_t end;
     enum soft_outcome outcome;
-    bool counting;    /* translations count instructions: run() was given a budget */
-    uint8_t *returns; /* the return stack's memory */
-    uint8_t jump_mode;
+    bool counting;     /* translations count instructions: run() was given a budget */
+    uint8_t *returns;  /* the return stack's memory */
+    uint8_t jump_mode; /* the 32-bit mode that its jump table is of */
 };
 
 /* cache.c */

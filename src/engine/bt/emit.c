@@ -142,7 +142,7 @@ void emit_restore_flags(struct emit *e)
 
 void emit_tlb_slot(struct emit *e, int32_t table)
 {
-    _Static_assert(sizeof(struct x86_tlb_entry) == 32 && TLB_SIZE == 1024, "the shift and the mask below");
+    _Static_assert(sizeof(struct x86_tlb_entry) == 32 && PAGE_SHIFT == 12, "the shift below");
     emit_mov(e, H_S1, H_S0);
     emit_shift(e, true, 5, H_S1, 7);
     emit_imm(e, false, IMM_AND, H_S1, (TLB_SIZE - 1) * 32);

@@ -110,8 +110,8 @@ static struct bt_code *find(struct bt_vcpu *vcpu)
     if (vcpu->end - cpu->counters.instructions < block->count)
         return NULL;
     code = hot(vcpu, block);
-    if (code && vcpu->jump_mode != cpu->mode) {
-        memset(vcpu->frame.jump, 0, sizeof(vcpu->frame.jump));
+    if (code && cpu->mode != MODE_LONG64 && vcpu->jump_mode != cpu->mode) {
+        memset(vcpu->frame.jump[0], 0, sizeof(vcpu->frame.jump[0]));
         vcpu->jump_mode = cpu->mode;
     }
     return code;
@@ -198,7 +198,8 @@ static const void *branched(struct bt_vcpu *vcpu, const struct x86_insn *in)
     if (!code)
         return leave(vcpu, SOFT_GO_ON);
     if (in->mnemonic == ZYDIS_MNEMONIC_RET || in->mnemonic == ZYDIS_MNEMONIC_JMP || in->mnemonic == ZYDIS_MNEMONIC_CALL)
-        frame->jump[bt_jump_slot(rip)] = (struct bt_jump){.rip = rip, .entry = bt_host(vcpu, code->entry_checked)};
+        frame->jump[vcpu->soft.cpu.mode == MODE_LONG64][bt_jump_slot(rip)] =
+            (struct bt_jump){.rip = rip, .entry = bt_host(vcpu, code->entry_checked)};
     go_in(vcpu, code->page_offset);
     return bt_host(vcpu, code->entry_m);
 }

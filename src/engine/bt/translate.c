@@ -427,6 +427,11 @@ static void emit_call(struct translation *t, unsigned i, int32_t disp)
     emit_after_call(t, i);
 }
 
+static int32_t jump_field(const struct translation *t, size_t field)
+{
+    return FRAME_BT(jump) + (int32_t)(is_wide(t) ? sizeof(struct bt_jump[BT_JUMPS]) : 0) + (int32_t)field;
+}
+
 /* S1 = FRAME + 16 * slot of the address in S0 in the jump table; what is not there goes to the cold site. */
 static void emit_table_lookup(struct translation *t, struct cold *cold)
 {
@@ -439,13 +444,13 @@ static void emit_table_lookup(struct translation *t, struct cold *cold)
     emit_shift(e, false, 5, H_S1, BT_JUMP_SHIFT);
     emit_shift(e, false, 4, H_S1, 4);
     emit_rr(e, true, OP_ADD, H_S1, H_FRAME);
-    emit_rm(e, true, OP_CMP, H_S0, H_S1, FRAME_BT(jump) + (int32_t)offsetof(struct bt_jump, rip));
+    emit_rm(e, true, OP_CMP, H_S0, H_S1, jump_field(t, offsetof(struct bt_jump, rip)));
     bt_cold_jump(t, cold, CC_NE);
 }
 
 static void emit_table_jump(struct translation *t)
 {
-    emit_rm(&t->e, false, 0xff, 4, H_S1, FRAME_BT(jump) + (int32_t)offsetof(struct bt_jump, entry));
+    emit_rm(&t->e, false, 0xff, 4, H_S1, jump_field(t, offsetof(struct bt_jump, entry)));
 }
 
 static void emit_events(struct translation *t, struct cold *cold)
@@ -534,7 +539,7 @@ static void emit_call_indirect(struct translation *t, unsigned i)
     emit_target(t, i);
     bt_new_site(t, i, i, &index)->end = true;
     emit_table_lookup(t, bt_cold(t, COLD_SITE, index));
-    emit_load(e, H_S1, H_S1, FRAME_BT(jump) + (int32_t)offsetof(struct bt_jump, entry));
+    emit_load(e, H_S1, H_S1, jump_field(t, offsetof(struct bt_jump, entry)));
     emit_store(e, H_FRAME, FRAME_BT(entry), H_S1);
     emit_store(e, H_FRAME, FRAME_BT(target), H_S0);
     bt_find_push(t, i, &push);
