@@ -6,35 +6,52 @@
 #define BASE_COUNTERS_H
 
 #include <stdint.h>
+#include <time.h>
 
 /* clang-format off */
-#define COUNTER_LIST(X)                                            \
-    X(instructions,    "guest instructions retired")               \
-    X(exits_pio,       "exits: port I/O")                          \
-    X(exits_mmio,      "exits: MMIO")                              \
-    X(exits_halt,      "exits: halt")                              \
-    X(exits_irq_window, "exits: interrupt window")                 \
-    X(exits_eoi,       "exits: end of interrupt, level-triggered") \
-    X(exits_kick,      "exits: kicked")                             \
-    X(emulated,        "instructions that KVM handed back, emulated") \
-    X(tlb_hits,        "soft-TLB hits, of data accesses")           \
-    X(tlb_misses,      "soft-TLB misses")                          \
-    X(tlb_flushes,     "soft-TLB flushes")                         \
-    X(tlb_slow,        "memory accesses off the fast path")        \
-    X(page_walks,      "page-table walks")                         \
-    X(exceptions,      "exceptions delivered")                     \
-    X(interrupts,      "interrupts delivered")                     \
-    X(blocks_decoded,  "code blocks decoded")                      \
-    X(blocks_run,      "code blocks run")                          \
-    X(code_writes,     "writes to pages that hold decoded code")   \
-    X(code_dropped,    "code blocks dropped")                       \
-    X(blocks_translated, "code blocks translated")                  \
-    X(translated_runs, "ways into translated code from the monitor") \
-    X(callouts,        "calls of the monitor by translated code: an instruction's semantics") \
-    X(links,           "ditto: a direct jump's target")            \
-    X(resolves,        "ditto: an address looked up")              \
-    X(code_recycled,   "segments of translated code recycled")
+#define COUNTER_LIST(X) \
+    X(instructions,         "guest instructions retired") \
+    X(exits_pio,            "exits: port I/O") \
+    X(exits_mmio,           "exits: MMIO") \
+    X(exits_halt,           "exits: halt") \
+    X(exits_irq_window,     "exits: interrupt window") \
+    X(exits_eoi,            "exits: end of interrupt, level-triggered") \
+    X(exits_kick,           "exits: kicked") \
+    X(emulated,             "instructions that KVM handed back, emulated") \
+    X(tlb_hits,             "soft-TLB hits, of data accesses") \
+    X(tlb_misses,           "soft-TLB misses") \
+    X(tlb_flushes,          "soft-TLB flushes") \
+    X(tlb_slow,             "memory accesses off the fast path") \
+    X(page_walks,           "page-table walks") \
+    X(exceptions,           "exceptions delivered") \
+    X(interrupts,           "interrupts delivered") \
+    X(blocks_decoded,       "code blocks decoded") \
+    X(blocks_run,           "code blocks interpreted") \
+    X(code_writes,          "writes to pages that hold decoded code") \
+    X(code_dropped,         "code blocks dropped") \
+    X(code_evicted,         "  of these: to make room") \
+    X(code_flushed,         "all code forgotten") \
+    X(blocks_translated,    "code blocks translated") \
+    X(code_recycled,        "segments of translated code recycled") \
+    X(translated_runs,      "ways into translated code from the monitor") \
+    X(links,                "direct jumps of translated code linked to their target") \
+    X(resolves,             "addresses looked up for translated code") \
+    X(callouts,             "instructions executed for translated code by their semantics") \
+    X(callouts_memory,      "  of these: an access off the fast path") \
+    X(callouts_branch,      "  of these: a branch to what the jump table or return stack does not have") \
+    X(callouts_instruction, "  of these: not translated") \
+    X(decode_ns,            "ns spent on decoding") \
+    X(translate_ns,         "ns spent on translating")
 /* clang-format on */
+
+/* The host's clock, for counters of time. */
+static inline uint64_t counter_ns(void)
+{
+    struct timespec ts;
+
+    clock_gettime(CLOCK_MONOTONIC, &ts);
+    return (uint64_t)ts.tv_sec * 1000000000 + (uint64_t)ts.tv_nsec;
+}
 
 struct counters {
 #define X(name, help) uint64_t name;

@@ -6,12 +6,10 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <inttypes.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "backend/block/block.h"
@@ -19,6 +17,7 @@
 #include "base/loop.h"
 #include "control/disk_kernel.h"
 #include "control/guest.h"
+#include "control/stats.h"
 #include "control/streams.h"
 #include "machine/machine.h"
 
@@ -236,23 +235,6 @@ static void release(struct session *session)
         close(session->trace_fd);
 }
 
-static double seconds(clockid_t clock)
-{
-    struct timespec ts;
-
-    clock_gettime(clock, &ts);
-    return (double)ts.tv_sec + (double)ts.tv_nsec / 1e9;
-}
-
-static void print_stats(const struct counters *sum, double elapsed, double cpu)
-{
-#define X(name, help) fprintf(stderr, "%16" PRIu64 "  %s\n", sum->name, help);
-    COUNTER_LIST(X)
-#undef X
-    fprintf(stderr, "%16.2f  seconds, %.2f of them on a processor: %.1f MIPS while it ran\n", elapsed, cpu,
-            cpu > 0 ? (double)sum->instructions / cpu / 1e6 : 0);
-}
-
 static int exit_status(const struct machine_result *result)
 {
     switch (result->end) {
@@ -278,9 +260,8 @@ int control_run(const struct config *config)
 {
     struct session session = {.effective = *config, .trace_fd = -1, .from_disk = {.fd = {-1, -1}}};
     struct machine_result result;
-    struct counters sum;
+    struct stats stats;
     struct error err;
-    double elapsed, cpu;
     int status;
 
     session.config = &session.effective;
@@ -293,15 +274,13 @@ int control_run(const struct config *config)
     atomic_store(&stoppable, session.machine);
     if (end_signal)
         machine_stop(session.machine);
-    elapsed = seconds(CLOCK_MONOTONIC);
-    cpu = seconds(CLOCK_PROCESS_CPUTIME_ID);
+    stats_begin(&stats);
     machine_run(session.machine, &result);
-    elapsed = seconds(CLOCK_MONOTONIC) - elapsed;
-    cpu = seconds(CLOCK_PROCESS_CPUTIME_ID) - cpu;
-    machine_counters(session.machine, &sum);
+    stats_end(&stats, session.machine);
     release(&session);
     status = exit_status(&result);
     if (config->stats)
-        print_stats(&sum, elapsed, cpu);
+        stats_print(&stats);
+    stats_free(&stats);
     return status;
 }

@@ -30,9 +30,13 @@ struct engine_config {
 #define ENGINE_CODE_CACHE_MIN KIB(256)
 #define ENGINE_CODE_CACHE_MAX GIB(1) /* jumps in it are of 32 bits */
 
+/* A line of --stats. */
+typedef void engine_line_fn(void *opaque, uint64_t count, const char *text);
+
 struct engine_ops {
     const char *name;
     const char *summary; /* for --help and doctor: a few words */
+    bool counts;         /* each instruction, even if run() is given no budget */
     bool hardware;       /* guest code runs on the processor itself: `auto` takes it only if it does at such a speed */
 
     /* Can it work on this host? 0, or a negative errno and why not. */
@@ -64,6 +68,8 @@ struct engine_ops {
     void (*get_state)(struct engine_vcpu *vcpu, struct x86_cpu *state);
     void (*set_state)(struct engine_vcpu *vcpu, const struct x86_cpu *state);
     const struct counters *(*counters)(struct engine_vcpu *vcpu);
+    /* What the engine has counted besides: which instructions it did not run by its own means. May be NULL. */
+    void (*report)(struct engine_vcpu *vcpu, engine_line_fn *line, void *opaque);
 
     /* Pages that vCPUs write to, for those who copy memory of a running guest; NULL: the engine has no such log. While
      * it is on, fetch gives the pages of mem_slot(slot) written to since the last fetch (bit n: page n) in a bitmap of

@@ -73,7 +73,9 @@ void machine_free(struct machine *machine);
 /* Runs to the end: starts the vCPU threads and runs the loop in this one. */
 void machine_run(struct machine *machine, struct machine_result *result);
 void machine_stop(struct machine *machine); /* any thread, async-signal-safe */
-/* Sum over all vCPUs, after machine_run. */
-void machine_counters(const struct machine *machine, struct counters *sum);
+/* Sum over all vCPUs, after machine_run. false: its number of instructions is not of all that the guest executed. */
+bool machine_counters(const struct machine *machine, struct counters *sum);
+/* What the engine has counted besides, line by line, vCPU by vCPU. */
+void machine_report(const struct machine *machine, engine_line_fn *line, void *opaque);
 
 #endif

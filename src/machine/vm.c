@@ -180,7 +180,7 @@ void machine_run(struct machine *machine, struct machine_result *result)
     *result = machine->result;
 }
 
-void machine_counters(const struct machine *machine, struct counters *sum)
+bool machine_counters(const struct machine *machine, struct counters *sum)
 {
     memset(sum, 0, sizeof(*sum));
     for (unsigned i = 0; i < machine->config.cpus; i++) {
@@ -190,4 +190,11 @@ void machine_counters(const struct machine *machine, struct counters *sum)
         COUNTER_LIST(X)
 #undef X
     }
+    return machine->engine->counts;
+}
+
+void machine_report(const struct machine *machine, engine_line_fn *line, void *opaque)
+{
+    for (unsigned i = 0; machine->engine->report && i < machine->config.cpus; i++)
+        machine->engine->report(machine->vcpus[i].engine, line, opaque);
 }

@@ -33,5 +33,11 @@ map=/tmp/perf-$!.map
 result "--perf-map" $?
 rm -f "$map"
 
+run flow_much_code --code-cache 256K --stats &&
+    grep -q '^ *not counted  guest instructions retired' "$work/err" && ! grep -q MIPS "$work/err" &&
+    grep -qE '^ *[0-9]+  segments of translated code recycled$' "$work/err" &&
+    grep -qE '^ *[0-9]+  [a-z]+$' "$work/err" && grep -qE 'seconds, .* translating$' "$work/err"
+result "a small code cache; --stats" $?
+
 echo "$passed passed, $failed failed"
 [ $failed = 0 ]

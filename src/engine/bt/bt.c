@@ -109,4 +109,5 @@ const struct engine_ops engine_bt = {
     .vcpu_create = vcpu_create,
     .vcpu_destroy = vcpu_destroy,
     .run = run,
+    .report = bt_report,
 };

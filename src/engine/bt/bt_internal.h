@@ -21,6 +21,7 @@
 #define BT_SEGMENTS     64
 #define BT_SEGMENT_MIN  KIB(64) /* the largest translation fits, beside the thunks */
 #define BT_WINDOWS      8
+#define BT_MNEMONICS    2048
 #ifndef BT_HEAT
 #define BT_HEAT 24 /* a block is translated when it has been interpreted so often */
 #endif
@@ -45,8 +46,11 @@ struct bt_site {
     struct bt_code *code;
     uint8_t first, last;
     bool end;        /* the last of them ends the block */
+    uint8_t kind;    /* what it is there for */
     uint32_t resume; /* offset in the code region of what follows them */
 };
+
+enum bt_site_kind { SITE_MEMORY, SITE_BRANCH, SITE_INSTRUCTION };
 
 /* The translation of a block. */
 struct bt_code {
@@ -128,9 +132,10 @@ struct bt_vcpu {
     struct exit *exit;     /* run()'s */
     uint64_t end;
     enum soft_outcome outcome;
-    bool counting;     /* translations count instructions: run() was given a budget */
-    uint8_t *returns;  /* the return stack's memory */
-    uint8_t jump_mode; /* the 32-bit mode that its jump table is of */
+    bool counting;                 /* translations count instructions: run() was given a budget */
+    uint8_t *returns;              /* the return stack's memory */
+    uint8_t jump_mode;             /* the 32-bit mode that its jump table is of */
+    uint64_t called[BT_MNEMONICS]; /* instructions that are not translated, by ZydisMnemonic: how often executed */
 };
 
 /* cache.c */
@@ -145,6 +150,10 @@ void bt_code_free_dying(struct bt_vcpu *vcpu);
 void bt_cache_flush(struct bt_vcpu *vcpu);
 void bt_link(struct bt_vcpu *vcpu, struct bt_edge *edge, struct bt_code *to);
 void bt_forget_returns(struct bt_vcpu *vcpu);
+
+/* stats.c */
+void bt_count_callout(struct bt_vcpu *vcpu, const struct bt_site *site);
+void bt_report(struct engine_vcpu *vcpu, engine_line_fn *line, void *opaque);
 
 /* thunk.c */
 void bt_make_thunks(struct bt_vcpu *vcpu);

@@ -214,7 +214,7 @@ const void *bt_on_callout(struct bt_vcpu *vcpu, struct bt_site *site)
     enum x86_rc rc = X86_NEXT;
     unsigned i;
 
-    cpu->counters.callouts++;
+    bt_count_callout(vcpu, site);
     vcpu->frame.budget += count - site->first; /* not executed yet */
     come_out(vcpu, cpu->rip + code->offset[site->first]);
     cpu->code_changed = false;

@@ -68,6 +68,13 @@ void bt_cold_jump(struct translation *t, struct cold *cold, unsigned cc)
     cold->patch[cold->patches++] = emit_jump(&t->e, cc);
 }
 
+static enum bt_site_kind site_kind(const struct bt_op *op)
+{
+    if (bt_is_access(op))
+        return SITE_MEMORY;
+    return op->kind == OP_JMP_INDIRECT || op->kind == OP_CALL_INDIRECT ? SITE_BRANCH : SITE_INSTRUCTION;
+}
+
 struct bt_site *bt_new_site(struct translation *t, unsigned first, unsigned last, unsigned *index)
 {
     struct bt_site *site = &t->code->site[t->code->sites];
@@ -77,6 +84,7 @@ struct bt_site *bt_new_site(struct translation *t, unsigned first, unsigned last
     site->first = (uint8_t)first;
     site->last = (uint8_t)last;
     site->end = false;
+    site->kind = site_kind(&t->op[first]);
     return site;
 }
 
@@ -467,10 +475,13 @@ static void emit_ret(struct translation *t, unsigned i, int32_t disp)
     struct emit *e = &t->e;
     unsigned index;
     uint32_t miss;
+    struct bt_site *site;
     struct cold *cold;
     int64_t extra = t->op[i].in->shape == SHAPE_I ? (int64_t)t->op[i].in->imm : 0;
 
-    bt_new_site(t, i, i, &index)->end = true;
+    site = bt_new_site(t, i, i, &index);
+    site->end = true;
+    site->kind = SITE_BRANCH;
     cold = bt_cold(t, COLD_SITE, index);
     emit_rm(e, is_wide(t), OP_MOV, H_S0, H_S0, disp);
     emit_key(t, H_S1, H_S0);
@@ -911,6 +922,7 @@ struct bt_code *bt_translate(struct bt_vcpu *vcpu, struct block *block, const ui
 {
     struct bt_op op[BLOCK_MAX_INSNS];
     struct translation t = {.vcpu = vcpu, .op = op, .count = block->count, .mode = block_mode(block)};
+    const uint64_t begin = counter_ns();
     const uint8_t *at = block->crosses ? block->raw : page + (block_gpa(block) & ~PAGE_MASK);
 
     for (unsigned i = 0; i < block->count; i++) {
@@ -935,5 +947,6 @@ struct bt_code *bt_translate(struct bt_vcpu *vcpu, struct block *block, const ui
     t.code->end = emit_here(&t.e);
     bt_cache_enter(vcpu, t.code);
     bt_perf_map_code(vcpu, t.code);
+    vcpu->soft.cpu.counters.translate_ns += counter_ns() - begin;
     return t.code;
 }

@@ -30,6 +30,7 @@ static void run(struct engine_vcpu *vcpu, struct exit *exit, uint64_t budget)
 const struct engine_ops engine_interp = {
     .name = "interp",
     .summary = "emulates every instruction; works everywhere",
+    .counts = true,
     SOFT_OPS,
     .vm_create = vm_create,
     .vcpu_create = vcpu_create,

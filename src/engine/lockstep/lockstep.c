@@ -387,6 +387,7 @@ static const struct counters *counters(struct engine_vcpu *vcpu)
 static const struct engine_ops engine_lockstep = {
     .name = "lockstep",
     .summary = "two engines run side by side and compared",
+    .counts = true,
     .probe = probe,
     .vm_create = vm_create,
     .vm_destroy = vm_destroy,

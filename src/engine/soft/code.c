@@ -202,6 +202,7 @@ void code_free(struct soft_vcpu *vcpu)
     }
     free_list(code, code->dropped);
     memset(code, 0, sizeof(*code));
+    vcpu->cpu.counters.code_flushed++;
 }
 
 static size_t max_bytes(const struct soft_vcpu *vcpu)
@@ -231,6 +232,7 @@ static void evict(struct soft_vcpu *vcpu)
                     continue;
                 }
                 dropped += block_size(block);
+                vcpu->cpu.counters.code_evicted++;
                 *link = block->page_next;
                 unlink_block(vcpu, block);
             }
@@ -326,6 +328,7 @@ static void enter_block(struct soft_vcpu *vcpu, struct block *block, struct code
 
 static struct block *make_block(struct soft_vcpu *vcpu, gva_t lin, uint64_t key, const uint8_t *bytes, enum x86_rc *rc)
 {
+    const uint64_t begin = counter_ns();
     struct x86_insn insn[BLOCK_MAX_INSNS];
     unsigned used, count;
     enum x86_mode mode = key & 7;
@@ -353,6 +356,7 @@ static struct block *make_block(struct soft_vcpu *vcpu, gva_t lin, uint64_t key,
     memcpy(block->raw, raw, sizeof(raw));
     memcpy(block->insn, insn, count * sizeof(insn[0]));
     enter_block(vcpu, block, page);
+    vcpu->cpu.counters.decode_ns += counter_ns() - begin;
     return block;
 }
 
