@@ -39,5 +39,13 @@ run flow_much_code --code-cache 256K --stats &&
     grep -qE '^ *[0-9]+  [a-z]+$' "$work/err" && grep -qE 'seconds, .* translating$' "$work/err"
 result "a small code cache; --stats" $?
 
+if [ -s "$(dirname "$trapeze")/guest/vmlinuz" ]; then
+    rm -f "$work/trace"
+    timeout 200 "$trapeze" run --engine bt --code-cache 256K --stats -- sh -c 'i=0; while [ $i -lt 3000 ]; do i=$((i+1)); done; echo $i; exit 42' \
+        >"$work/out" 2>"$work/err" </dev/null
+    [ $? = 42 ] && grep -qx 3000 "$work/out" && grep -qE '^ *[0-9]{3,}  segments of translated code recycled$' "$work/err"
+    result "a whole guest in a small code cache" $?
+fi
+
 echo "$passed passed, $failed failed"
 [ $failed = 0 ]

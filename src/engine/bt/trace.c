@@ -47,6 +47,7 @@ static uint64_t guest_address(const struct translation *t, int64_t offset)
 /* --- names ------------------------------------------------------------------------------------------------ */
 
 /* What translated code reaches from FRAME, by displacement. */
+#define FRAME_SOFT(field) ((int32_t)offsetof(struct bt_vcpu, soft.field) - BIAS)
 static const struct {
     int32_t disp;
     uint32_t size;
@@ -56,12 +57,13 @@ static const struct {
     {                                                                                                                  \
         macro(field), sizeof(((struct bt_vcpu *)0)->place.field), #field                                               \
     }
-    FIELD(FRAME_CPU, soft.cpu, rip),       FIELD(FRAME_CPU, soft.cpu, rflags),     FIELD(FRAME_CPU, soft.cpu, events),
-    FIELD(FRAME_CPU, soft.cpu, seg_base),  FIELD(FRAME_CPU, soft.cpu, seg_flat),   FIELD(FRAME_BT, frame, flags),
-    FIELD(FRAME_BT, frame, vectors),       FIELD(FRAME_BT, frame, limit),          FIELD(FRAME_BT, frame, salt),
-    FIELD(FRAME_BT, frame, target),        FIELD(FRAME_BT, frame, entry),          FIELD(FRAME_BT, frame, budget),
-    FIELD(FRAME_BT, frame, window),        FIELD(FRAME_TLB, soft.tlb, current),    FIELD(FRAME_TLB, soft.tlb, table),
-    FIELD(FRAME_TLB, soft.tlb, stack.tag), FIELD(FRAME_TLB, soft.tlb, stack.host),
+    FIELD(FRAME_CPU, soft.cpu, rip),      FIELD(FRAME_CPU, soft.cpu, rflags),    FIELD(FRAME_CPU, soft.cpu, events),
+    FIELD(FRAME_CPU, soft.cpu, seg_base), FIELD(FRAME_CPU, soft.cpu, seg_flat),  FIELD(FRAME_BT, frame, flags),
+    FIELD(FRAME_BT, frame, vectors),      FIELD(FRAME_BT, frame, limit),         FIELD(FRAME_BT, frame, salt),
+    FIELD(FRAME_CPU, soft.cpu, cpl),      FIELD(FRAME_CPU, soft.cpu, msr),       FIELD(FRAME_CPU, soft.cpu, seg),
+    FIELD(FRAME_SOFT, soft, wanted),      FIELD(FRAME_BT, frame, target),        FIELD(FRAME_BT, frame, entry),
+    FIELD(FRAME_BT, frame, budget),       FIELD(FRAME_BT, frame, window),        FIELD(FRAME_TLB, soft.tlb, current),
+    FIELD(FRAME_TLB, soft.tlb, table),    FIELD(FRAME_TLB, soft.tlb, stack.tag), FIELD(FRAME_TLB, soft.tlb, stack.host),
 #undef FIELD
 };
 
