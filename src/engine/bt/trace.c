@@ -84,16 +84,16 @@ static void name_frame(int64_t disp, char *text, size_t size)
     }
 }
 
-/* S1 is an entry of the soft TLB, or FRAME and a place in the jump table. */
+/* S1 is an entry of the soft TLB, or FRAME and a place in a jump table. */
 static void name_entry(int64_t disp, char *text, size_t size)
 {
     static const char *const tags[] = {"tlb: read", "tlb: write", "tlb: fetch", "tlb: host"};
-    const int32_t jump = FRAME_BT(jump);
+    const int64_t jump = disp - FRAME_BT(jump);
 
     if (disp >= 0 && disp < (int64_t)sizeof(struct x86_tlb_entry) && disp % 8 == 0)
         snprintf(text, size, "%s", tags[disp / 8]);
-    else if (disp == jump || disp == jump + (int32_t)offsetof(struct bt_jump, entry))
-        snprintf(text, size, "jump table: %s", disp == jump ? "rip" : "entry");
+    else if (jump >= 0 && jump < (int64_t)sizeof(((struct bt_vcpu *)0)->frame.jump))
+        snprintf(text, size, "jump table: %s", jump % (int64_t)sizeof(struct bt_jump) ? "entry" : "rip");
 }
 
 static void name_target(const struct translation *t, int64_t target, char *text, size_t size)
