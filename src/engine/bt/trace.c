@@ -11,7 +11,7 @@
 #include "engine/bt/translate_internal.h"
 
 #define MAX_MARKS  640
-#define LEFT_WIDTH 64
+#define LEFT_WIDTH 56
 
 struct bt_marks {
     unsigned count;
