@@ -60,9 +60,8 @@ struct board {
 
 /* --- engines -------------------------------------------------------------------------- */
 
-/* `auto` takes the first that works (and, if it is a hardware engine, does run at such a speed): bt, behind interp, is
- * for those who ask for it. */
-static const struct engine_ops *const engines[] = {&engine_kvm, &engine_interp, &engine_bt};
+/* `auto` takes the first that works and, if it is a hardware engine, does run at such a speed. */
+static const struct engine_ops *const engines[] = {&engine_kvm, &engine_bt, &engine_interp};
 
 const struct engine_ops *machine_engine(unsigned i)
 {

@@ -27,6 +27,17 @@ static void flushed(struct soft_vcpu *soft)
     bt_code_free_dying((struct bt_vcpu *)soft);
 }
 
+/* Sandboxes may forbid pages that can be executed. */
+static int probe(struct error *err)
+{
+    void *page = mmap(NULL, PAGE_SIZE, PROT_READ | PROT_EXEC, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+    if (page == MAP_FAILED)
+        return error_set(err, -EPERM, "bt: the host lets no page be executed that was not loaded from a file");
+    munmap(page, PAGE_SIZE);
+    return 0;
+}
+
 static int vm_create(struct engine_vm **vm, const struct engine_config *config, struct error *err)
 {
     static const struct soft_hooks hooks = {.dropped = dropped, .swept = swept, .flushed = flushed};
@@ -105,6 +116,7 @@ const struct engine_ops engine_bt = {
     .name = "bt",
     .summary = "binary translation: guest code runs as host code",
     SOFT_OPS,
+    .probe = probe,
     .vm_create = vm_create,
     .vcpu_create = vcpu_create,
     .vcpu_destroy = vcpu_destroy,

@@ -32,6 +32,7 @@ const struct engine_ops engine_interp = {
     .summary = "emulates every instruction; works everywhere",
     .counts = true,
     SOFT_OPS,
+    .probe = soft_op_probe,
     .vm_create = vm_create,
     .vcpu_create = vcpu_create,
     .vcpu_destroy = vcpu_destroy,

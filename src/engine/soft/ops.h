@@ -31,8 +31,8 @@ const struct counters *soft_op_counters(struct engine_vcpu *vcpu);
 
 /* The members that need nothing of the engine's own. */
 #define SOFT_OPS                                                                                                       \
-    .probe = soft_op_probe, .vm_destroy = soft_op_vm_destroy, .signal = soft_op_signal, .kick = soft_op_kick,          \
-    .ready = soft_op_ready, .request_irq_window = soft_op_request_irq_window, .inject = soft_op_inject,                \
-    .nmi = soft_op_nmi, .get_state = soft_op_get_state, .set_state = soft_op_set_state, .counters = soft_op_counters
+    .vm_destroy = soft_op_vm_destroy, .signal = soft_op_signal, .kick = soft_op_kick, .ready = soft_op_ready,          \
+    .request_irq_window = soft_op_request_irq_window, .inject = soft_op_inject, .nmi = soft_op_nmi,                    \
+    .get_state = soft_op_get_state, .set_state = soft_op_set_state, .counters = soft_op_counters
 
 #endif
