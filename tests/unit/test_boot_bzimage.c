@@ -86,7 +86,7 @@ static void assert_ready(struct boot_fixture *f, bool is64, uint64_t rip)
     assert_int_equal(guest_get(f, BOOT_PARAMS + 0x070, 8), 0xe0000);
     assert_int_equal(guest_get(f, BOOT_PARAMS + 0x202, 4), 0x53726448);
     assert_int_equal(guest_get(f, BOOT_PARAMS + 0x210, 1), 0xff);
-    assert_int_equal(guest_get(f, BOOT_PARAMS + 0x1e8, 1), 3);
+    assert_int_equal(guest_get(f, BOOT_PARAMS + 0x1e8, 1), 4);
     assert_int_equal(guest_get(f, BOOT_PARAMS + 0x2d0 + 2 * 20, 8), 0x100000);
     assert_int_equal(guest_get(f, BOOT_PARAMS + 0x2d0 + 2 * 20 + 8, 8), MIB(63));
     assert_int_equal(guest_get(f, BOOT_PARAMS + 0x2d0 + 2 * 20 + 16, 4), 1);

@@ -67,9 +67,9 @@ static void test_pvh(void **state)
     assert_string_equal(guest_at(&f, guest_get(&f, BOOT_PARAMS + 24, 8), 16), "console=ttyS0");
     assert_int_equal(guest_get(&f, BOOT_PARAMS + 32, 8), 0xe0000);
     map = guest_get(&f, BOOT_PARAMS + 40, 8);
-    assert_int_equal(guest_get(&f, BOOT_PARAMS + 48, 4), 4);
-    assert_int_equal(guest_get(&f, map + 3 * 24, 8), GIB(4));
-    assert_int_equal(guest_get(&f, map + 3 * 24 + 8, 8), GIB(1));
+    assert_int_equal(guest_get(&f, BOOT_PARAMS + 48, 4), 5);
+    assert_int_equal(guest_get(&f, map + 4 * 24, 8), GIB(4));
+    assert_int_equal(guest_get(&f, map + 4 * 24 + 8, 8), GIB(1));
     boot_fixture_close(&f);
 }
 
@@ -204,7 +204,7 @@ static void assert_multiboot(struct boot_fixture *f, uint64_t rip)
     assert_int_equal(guest_get(f, BOOT_PARAMS + 4, 4), 639);
     assert_int_equal(guest_get(f, BOOT_PARAMS + 8, 4), 15 * 1024);
     assert_string_equal(guest_at(f, guest_get(f, BOOT_PARAMS + 16, 4), 16), "console=ttyS0");
-    assert_int_equal(guest_get(f, BOOT_PARAMS + 44, 4), 3 * 24);
+    assert_int_equal(guest_get(f, BOOT_PARAMS + 44, 4), 4 * 24);
     assert_int_equal(guest_get(f, map, 4), 20);
     assert_int_equal(guest_get(f, map + 2 * 24 + 4, 8), 0x100000);
     assert_int_equal(guest_get(f, map + 2 * 24 + 12, 8), MIB(15));

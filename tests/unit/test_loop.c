@@ -284,7 +284,7 @@ static void test_lock_order(void **state)
     dup2(saved, STDERR_FILENO);
 #ifndef NDEBUG
     assert_true(read(pipes[0], text, sizeof(text) - 1) > 0);
-    assert_non_null(strstr(text, "lock order: rank 1 taken while rank 3 is held"));
+    assert_non_null(strstr(text, "lock order: rank 1 taken while rank 4 is held"));
 #endif
     close(saved);
     close(pipes[0]);

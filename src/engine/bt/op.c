@@ -148,6 +148,24 @@ static bool look_at_operand(struct bt_op *op, const ZydisDecodedOperand *o)
     }
 }
 
+/* Converts from memory to a general-purpose register: no vector register is named, but MXCSR is used. */
+static bool converts(const ZydisDecodedInstruction *insn)
+{
+    switch (insn->mnemonic) {
+    case ZYDIS_MNEMONIC_CVTSD2SI:
+    case ZYDIS_MNEMONIC_CVTSS2SI:
+    case ZYDIS_MNEMONIC_CVTTSD2SI:
+    case ZYDIS_MNEMONIC_CVTTSS2SI:
+    case ZYDIS_MNEMONIC_VCVTSD2SI:
+    case ZYDIS_MNEMONIC_VCVTSS2SI:
+    case ZYDIS_MNEMONIC_VCVTTSD2SI:
+    case ZYDIS_MNEMONIC_VCVTTSS2SI:
+        return true;
+    default:
+        return false;
+    }
+}
+
 /* Two legacy bytes registers AH..BH cannot be named beside a register that needs REX, as S0 and S1 do. */
 static bool high_byte_conflict(const struct bt_op *op)
 {
@@ -180,6 +198,8 @@ static bool is_identity(struct bt_op *op)
             return false;
     if (insn->mnemonic == ZYDIS_MNEMONIC_VZEROUPPER || insn->mnemonic == ZYDIS_MNEMONIC_VZEROALL)
         op->vectors = BT_AVX;
+    if (converts(insn))
+        op->vectors = insn->encoding == ZYDIS_INSTRUCTION_ENCODING_VEX ? BT_AVX : BT_SSE;
     if (op->vectors && op->memory)
         op->align = x86_vector_alignment(insn, op->mem_size);
     if (insn->mnemonic == ZYDIS_MNEMONIC_CMPXCHG16B)

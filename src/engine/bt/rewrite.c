@@ -170,6 +170,7 @@ void bt_emit_identity(struct emit *e, const struct bt_op *op, int32_t disp)
 {
     const ZydisDecodedInstruction *insn = &op->z.insn;
     uint8_t scratch[ZYDIS_MAX_OPERAND_COUNT] = {0};
+    uint8_t scratch_of[16] = {0};
     unsigned next = H_S1;
 
     for (unsigned i = 0; i < insn->operand_count_visible; i++) {
@@ -177,7 +178,10 @@ void bt_emit_identity(struct emit *e, const struct bt_op *op, int32_t disp)
 
         if (g < 0 || bt_host_of[g] != IN_FRAME)
             continue;
-        scratch[i] = (uint8_t)next;
+        scratch[i] = scratch_of[g];
+        if (scratch[i]) /* named twice */
+            continue;
+        scratch[i] = scratch_of[g] = (uint8_t)next;
         next = H_S0;
         if (!whole_write(op, &op->z.op[i]))
             emit_load(e, scratch[i], H_FRAME, FRAME_GPR(g));
