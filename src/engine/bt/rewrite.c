@@ -178,11 +178,11 @@ void bt_emit_identity(struct emit *e, const struct bt_op *op, int32_t disp)
 
         if (g < 0 || bt_host_of[g] != IN_FRAME)
             continue;
+        if (!scratch_of[g]) { /* it may be named twice */
+            scratch_of[g] = (uint8_t)next;
+            next = H_S0;
+        }
         scratch[i] = scratch_of[g];
-        if (scratch[i]) /* named twice */
-            continue;
-        scratch[i] = scratch_of[g] = (uint8_t)next;
-        next = H_S0;
         if (!whole_write(op, &op->z.op[i]))
             emit_load(e, scratch[i], H_FRAME, FRAME_GPR(g));
     }
