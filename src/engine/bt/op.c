@@ -315,12 +315,13 @@ static enum op_kind classify(struct bt_op *op)
 static bool count_may_be_zero(const struct bt_op *op)
 {
     const ZydisDecodedInstruction *insn = &op->z.insn;
-    const ZydisDecodedOperand *count = &op->z.op[insn->operand_count_visible - 1];
+    const ZydisDecodedOperand *count;
 
     if (insn->meta.category != ZYDIS_CATEGORY_SHIFT && insn->meta.category != ZYDIS_CATEGORY_ROTATE)
         return false;
     if (insn->operand_count_visible < 2)
         return false;
+    count = &op->z.op[insn->operand_count_visible - 1];
     if (count->type != ZYDIS_OPERAND_TYPE_IMMEDIATE)
         return true;
     return !(count->imm.value.u & (op->in->opsize == 8 ? 63 : 31));

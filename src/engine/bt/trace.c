@@ -140,7 +140,7 @@ static void explain(const struct translation *t, const struct x86_zydis *z, uint
 
 static void title(const struct translation *t, const struct mark *mark, char *text, size_t size)
 {
-    const struct cold *cold = &t->cold[mark->what - MARK_COLD];
+    const struct cold *cold;
 
     switch (mark->what) {
     case MARK_ENTRY:
@@ -156,6 +156,7 @@ static void title(const struct translation *t, const struct mark *mark, char *te
         snprintf(text, size, "(entry from other pages)");
         return;
     }
+    cold = &t->cold[mark->what - MARK_COLD];
     switch (cold->kind) {
     case COLD_SITE:
         snprintf(text, size, "(off the fast path: instructions %u-%u)", t->code->site[cold->index].first + 1,
