@@ -646,7 +646,10 @@ static unsigned emit_op(struct translation *t, unsigned i)
         emit_edge(t, CC_ALWAYS, t->code->offset[i + 1], 0);
         break;
     case OP_DIVIDE:
-        emit_divide(t, i);
+        if (t->vcpu->counting) /* in lockstep the flags that it leaves undefined are compared too */
+            emit_callout(t, i, i, false);
+        else
+            emit_divide(t, i);
         break;
     case OP_PUSH_MEMORY:
         emit_push_memory(t, i);

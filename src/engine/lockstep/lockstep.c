@@ -244,8 +244,8 @@ static bool compare(struct engine_vcpu *vcpu, struct exit *exit)
     vm->follower.ops->get_state(vm->follower.vcpu, vcpu->state[1]);
     if (compare_cpus(vcpu->state[0], vcpu->state[1], text, sizeof(text))) {
         log_error("lockstep: leader / follower: %s", text);
-        fail(exit, "lockstep: the engines differ after %lu instructions, in what began at rip %#lx",
-             retired(&vm->leader), vcpu->chunk_rip);
+        fail(exit, "lockstep: the engines differ after %lu instructions, in what began at rip %#lx and led to %#lx",
+             retired(&vm->leader), vcpu->chunk_rip, vcpu->state[0]->rip);
         return false;
     }
     vcpu->chunk_rip = vcpu->state[0]->rip;
