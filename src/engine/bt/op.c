@@ -185,9 +185,43 @@ static bool high_byte_conflict(const struct bt_op *op)
     return high && extended;
 }
 
+/* Outside 64-bit mode there are eight vector registers, and VEX.W does not widen integers (SDM vol. 2, 2.3). */
+static bool differs_in_32_bits(const struct bt_op *op)
+{
+    const ZydisDecodedInstruction *insn = &op->z.insn;
+
+    if (op->z.mode == MODE_LONG64 || insn->encoding != ZYDIS_INSTRUCTION_ENCODING_VEX)
+        return false;
+    switch (insn->mnemonic) {
+    case ZYDIS_MNEMONIC_VZEROALL:
+    case ZYDIS_MNEMONIC_VZEROUPPER:
+        return true;
+    case ZYDIS_MNEMONIC_VCVTSI2SD:
+    case ZYDIS_MNEMONIC_VCVTSI2SS:
+    case ZYDIS_MNEMONIC_VMOVD:
+    case ZYDIS_MNEMONIC_VMOVQ:
+    case ZYDIS_MNEMONIC_VPCMPESTRI:
+    case ZYDIS_MNEMONIC_VPCMPESTRM:
+    case ZYDIS_MNEMONIC_VPEXTRD:
+    case ZYDIS_MNEMONIC_VPEXTRQ:
+    case ZYDIS_MNEMONIC_VPINSRD:
+    case ZYDIS_MNEMONIC_VPINSRQ:
+        return insn->raw.vex.W;
+    default:
+        break;
+    }
+    for (unsigned i = 0; i < insn->operand_count_visible; i++)
+        if (insn->raw.vex.W && bt_operand_gpr(&op->z.op[i]) >= 0)
+            return true;
+    return false;
+}
+
 static bool is_identity(struct bt_op *op)
 {
     const ZydisDecodedInstruction *insn = &op->z.insn;
+
+    if (differs_in_32_bits(op))
+        return false;
 
     if (insn->encoding != ZYDIS_INSTRUCTION_ENCODING_LEGACY && insn->encoding != ZYDIS_INSTRUCTION_ENCODING_VEX)
         return false;

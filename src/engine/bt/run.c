@@ -54,13 +54,13 @@ static const void *leave(struct bt_vcpu *vcpu, enum soft_outcome outcome)
 /* Does the present state let translated code run? In 32-bit code segments have to be flat. */
 static bool can_translate(const struct x86_cpu *cpu)
 {
-    const unsigned flat = 1u << SEG_ES | 1u << SEG_CS | 1u << SEG_SS | 1u << SEG_DS;
+    const unsigned flat = 1u << SEG_ES | 1u << SEG_SS | 1u << SEG_DS;
 
     if (cpu->mode == MODE_LONG64)
         return true;
     if (cpu->mode != MODE_PROT32 && cpu->mode != MODE_COMPAT32)
         return false;
-    return (cpu->seg_flat & flat) == flat && cpu->stack_size == 4 &&
+    return (cpu->seg_flat & flat) == flat && cpu->stack_size == 4 && cpu->seg[SEG_CS].limit == UINT32_MAX &&
            !(cpu->seg_base[SEG_ES] | cpu->seg_base[SEG_CS] | cpu->seg_base[SEG_SS] | cpu->seg_base[SEG_DS]);
 }
 
