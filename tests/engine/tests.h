@@ -238,6 +238,7 @@ enum { STATUS_PASS, STATUS_FAIL, STATUS_SKIP };
     X(toggle_smap, EXIT)                    \
     X(toggle_around, EXIT)                  \
     X(toggle_rounding, EXIT)                \
+    X(toggle_rounding_memory, EXIT)         \
     X(toggle_unmasked, EXIT)                \
     X(toggle_misaligned, EXIT)              \
     X(toggle_units, EXIT)                   \

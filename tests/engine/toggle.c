@@ -266,6 +266,28 @@ TEST(toggle_rounding)
         EXPECT_EQ(numbers.third[i], third + (i == 2));
 }
 
+/* The control bits matter, and the flags are set, where no vector register is named either. */
+CODE(code_convert, "cvtsd2si 16(" BX "), %eax\n cvtsd2si 24(" BX "), %edx\n int $0x80");
+TEST(toggle_rounding_memory)
+{
+    static const int32_t up[4] = {2, 2, 3, 2}, down[4] = {-2, -3, -2, -2};
+    uint32_t mxcsr;
+
+    vector_unit_on();
+    for (unsigned i = 0; i < HOT; i++) {
+        struct context c = kernel_context((word)code_convert);
+
+        c.bx = (word)&numbers;
+        asm volatile("ldmxcsr %0" : : "m"(numbers.mxcsr[i % 4]));
+        context_run(&c);
+        EXPECT_END(&c, 0x80);
+        EXPECT_EQ((int32_t)c.ax, up[i % 4]);
+        EXPECT_EQ((int32_t)c.dx, down[i % 4]);
+        asm volatile("stmxcsr %0" : "=m"(mxcsr));
+        EXPECT_EQ(mxcsr, numbers.mxcsr[i % 4] | 0x20); /* PE */
+    }
+}
+
 /* The division by zero is unmasked every fourth round. */
 static uint32_t masks[4] = {0x1f80, 0x1f80 & ~0x200u, 0x1f80, 0x1f80};
 CODE(code_divide, "1: mov %ecx, %edx\n and $3, %edx\n ldmxcsr (" BX ", " DX ", 4)\n addps %xmm1, %xmm0\n"

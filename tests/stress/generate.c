@@ -141,7 +141,7 @@ static bool operand_wanted(struct output *o, const struct isa_insn *in, const Zy
 
 static bool wanted(struct output *o, const struct isa_insn *in)
 {
-    if (in->insn.meta.branch_type != ZYDIS_BRANCH_TYPE_NONE && !chance(o, 2))
+    if (in->insn.meta.branch_type != ZYDIS_BRANCH_TYPE_NONE && (o->g->free || !chance(o, 2)))
         return false;
     if (in->insn.attributes & ZYDIS_ATTRIB_IS_PRIVILEGED)
         return !o->g->ring0 && chance(o, 5);
@@ -218,6 +218,22 @@ static const struct isa_form *some_form(struct output *o)
     return NULL;
 }
 
+/* cmp $n, %eax, after what may leave flags as they were, and those are undefined. */
+static void define_flags(struct output *o, ZydisMnemonic mnemonic)
+{
+    static const uint16_t keeping[] = {
+        ZYDIS_MNEMONIC_BT,   ZYDIS_MNEMONIC_BTC,  ZYDIS_MNEMONIC_BTR,  ZYDIS_MNEMONIC_BTS,   ZYDIS_MNEMONIC_DIV,
+        ZYDIS_MNEMONIC_IDIV, ZYDIS_MNEMONIC_IMUL, ZYDIS_MNEMONIC_MUL,  ZYDIS_MNEMONIC_LZCNT, ZYDIS_MNEMONIC_TZCNT,
+        ZYDIS_MNEMONIC_RCL,  ZYDIS_MNEMONIC_RCR,  ZYDIS_MNEMONIC_SHLD, ZYDIS_MNEMONIC_SHRD,  ZYDIS_MNEMONIC_BEXTR};
+
+    for (unsigned i = 0; i < ARRAY_SIZE(keeping); i++)
+        if (mnemonic == keeping[i]) {
+            PUT(o, 0x83, 0xf8);
+            put1(o, pick(o, 128));
+            return;
+        }
+}
+
 static void instruction(struct output *o)
 {
     struct isa_insn in;
@@ -234,6 +250,8 @@ static void instruction(struct output *o)
             }
             patch_displacement(o, &in);
             put(o, in.bytes, in.length);
+            if (o->g->free)
+                define_flags(o, in.insn.mnemonic);
             return;
         }
     }
@@ -253,7 +271,7 @@ static void reload_pointer(struct output *o)
 {
     static const uint8_t regs[] = {RBX, RBP, RSI, RDI, 12, 13, 14, 15};
 
-    move_immediate(o, regs[pick(o, wide(o) ? 8 : 4)], stress_pointer(o->rng));
+    move_immediate(o, regs[pick(o, wide(o) ? 8 : 4)], stress_pointer(o->g));
 }
 
 /* The bytes ahead, or somewhere near, are changed through one of the code's addresses. */
@@ -261,7 +279,7 @@ static void self_modify(struct output *o)
 {
     uint32_t base = stress_code[pick(o, 2)];
 
-    switch (pick(o, 4)) {
+    switch (pick(o, o->g->free ? 2 : 4)) {
     case 0: /* incb imm; mov $imm, %eax */
     case 1:
         put1(o, 0xfe);
@@ -457,10 +475,10 @@ static void end_block(struct output *o, unsigned block, unsigned blocks)
         far_jump(o);
     } else if (way < 82) {
         trap(o);
-    } else if (way < 83) { /* somewhere into the middle */
+    } else if (way < 83 && !o->g->free) { /* somewhere into the middle */
         put1(o, 0xe9);
         put4(o, some_entry(o, o->mode) + 1 + pick(o, 3) - here(o) - 4);
-    } else if (way < 85) { /* loop, loopne, jrcxz over the next instructions */
+    } else if (way < 85 && !o->g->free) { /* loop, loopne, jrcxz over the next bytes */
         put1(o, 0xe0 + pick(o, 4));
         put1(o, pick(o, 12));
     } else if (way < 88) {
@@ -479,7 +497,7 @@ static void function(struct output *o)
         start[b] = o->at;
         if (chance(o, 40))
             add_entry(o);
-        if (chance(o, 15))
+        if (o->g->free || chance(o, 15))
             guard(o);
         for (unsigned n = 1 + pick(o, 7); n; n--) {
             if (chance(o, 8))

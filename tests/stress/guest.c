@@ -44,14 +44,15 @@ struct builder {
     bool pcid;
 };
 
-uint32_t stress_pointer(struct isa_rng *rng)
+uint32_t stress_pointer(struct stress_guest *g)
 {
+    struct isa_rng *rng = &g->rng;
     uint32_t page, base;
 
     if (isa_chance(rng, 65)) {
         base = STRESS_DATA;
         page = isa_pick(rng, DATA_PAGES);
-    } else if (isa_chance(rng, 70)) {
+    } else if (g->free || isa_chance(rng, 70)) {
         base = STRESS_STACK;
         page = isa_pick(rng, STACK_PAGES);
     } else {
@@ -237,16 +238,16 @@ static void make_context(struct builder *b, gpa_t at)
     struct isa_rng *rng = b->rng;
     const struct stress_entry *e = &b->g->entry[isa_pick(rng, b->g->entries)];
     bool ring0 = b->g->ring0 && e->mode == MODE_LONG64 && isa_chance(rng, 40);
-    uint32_t base = stress_code[isa_chance(rng, 75) ? 0 : isa_pick(rng, 3)];
+    uint32_t base = stress_code[isa_chance(rng, 75) ? 0 : isa_pick(rng, b->g->free ? 2 : 3)];
 
     for (unsigned i = 0; i < 15; i++) {
         uint64_t value = isa_chance(rng, 50) ? isa_pick(rng, 64) : isa_corner(rng);
 
         if (pointers >> order[i] & 1)
-            value = stress_pointer(rng);
+            value = stress_pointer(b->g);
         put(b, at + C_GPR + 8 * i, value, 8);
     }
-    put(b, at + C_RIP, base + e->offset + (isa_chance(rng, 3) ? isa_pick(rng, 4) : 0), 8);
+    put(b, at + C_RIP, base + e->offset + (!b->g->free && isa_chance(rng, 3) ? isa_pick(rng, 4) : 0), 8);
     put(b, at + C_CS, ring0 ? KCODE64 : e->mode == MODE_LONG64 ? UCODE64 : UCODE32, 8);
     put(b, at + C_FLAGS, some_flags(rng, ring0), 8);
     put(b, at + C_RSP,

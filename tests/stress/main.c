@@ -3,6 +3,10 @@
  * lockstep. Interrupts come from outside after numbers of instructions that the
  * seed decides, so that a seed repeats a run; a run ends when the guest's kernel
  * has seen its number of exceptions, or the budget of instructions is used up.
+ *
+ * With --against the two run one after the other, each as it runs alone: without
+ * a budget (bt's translations do not count then) and without interrupts. The
+ * guest's own log, which has all registers at each exception, must be the same.
  */
 #include <errno.h>
 #include <getopt.h>
@@ -12,17 +16,22 @@
 #include <string.h>
 #include <sys/time.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "base/log.h"
 #include "engine/engine.h"
 #include "engine/lockstep/lockstep.h"
 #include "stress.h"
 
+#define SECONDS_STUCK 10
+
 static struct {
-    const char *engine;
+    const char *engine, *against;
     uint64_t seed, limit, budget;
     unsigned count, seconds;
     bool verbose;
+    uint64_t from; /* not 0: trace from this instruction on */
+    unsigned trace;
 } options = {.engine = "interp", .seed = 1, .limit = 3000, .budget = 3000000, .count = 1};
 
 static const struct engine_ops *const engines[] = {&engine_interp, &engine_bt};
@@ -63,6 +72,8 @@ struct machine {
 
 static void machine_destroy(struct machine *m)
 {
+    if (!m->ops)
+        return;
     if (m->vcpu)
         m->ops->vcpu_destroy(m->vcpu);
     if (m->vm)
@@ -117,13 +128,24 @@ static uint64_t kernel_word(struct machine *m, unsigned offset)
     return value;
 }
 
-/* Wakes a vCPU that sleeps in HLT, as no time passes for it. */
+/* Ten times a second: wakes a vCPU that sleeps in HLT, as no time passes for it; ends a run that does not get on. */
 static struct machine *volatile running;
+static char stuck[80]; /* what to say then */
 
 static void on_alarm(int signal)
 {
-    if (running)
-        running->ops->kick(running->vcpu);
+    static uint64_t last;
+    static unsigned standing;
+    struct machine *m = running;
+    uint64_t now = m ? m->ops->counters(m->vcpu)->instructions : 0;
+
+    standing = m && now == last ? standing + 1 : 0;
+    last = now;
+    if (standing > 10 * SECONDS_STUCK) {
+        _exit(write(STDOUT_FILENO, stuck, strlen(stuck)) < 0 ? 3 : 2);
+    }
+    if (m)
+        m->ops->kick(m->vcpu);
 }
 
 /* What ended it; NULL: the engine, or the pair, failed. */
@@ -134,7 +156,10 @@ static const char *run_guest(struct machine *m, struct isa_rng *rng)
     const uint64_t end = counters->instructions + options.budget;
 
     while (counters->instructions < end) {
-        m->ops->run(m->vcpu, &exit, 100 + isa_pick(rng, 4000));
+        uint64_t portion = 100 + isa_pick(rng, 4000);
+
+        trace_mask = counters->instructions + portion > options.from ? options.trace : 0;
+        m->ops->run(m->vcpu, &exit, portion);
         switch (exit.reason) {
         case EXIT_PIO:
             if (exit.pio.write && exit.pio.port == STRESS_PORT)
@@ -164,12 +189,10 @@ static const char *run_guest(struct machine *m, struct isa_rng *rng)
     return "budget used up";
 }
 
-/* The last exceptions that the guest's kernel has seen. */
-static void print_log(struct machine *m, unsigned count)
+/* Exceptions that the guest's kernel has seen: before the end-th, and that one. */
+static void print_log(struct machine *m, uint64_t end, unsigned count)
 {
-    uint64_t total = kernel_word(m, K_COUNT);
-
-    for (uint64_t i = total - MIN(total, count); i < total; i++) {
+    for (uint64_t i = end - MIN(end, count); i <= end && i < kernel_word(m, K_COUNT); i++) {
         uint64_t e[4] = {0};
 
         mem_read(m->mem, G_LOG + i % LOG_ENTRIES * 32, e, sizeof(e));
@@ -186,6 +209,7 @@ static bool run_seed(struct stress_guest *g, const struct engine_ops *ops, uint6
     if (machine_create(&m, ops, &err)) {
         printf("seed %lu: %s\n", seed, err.message);
     } else {
+        snprintf(stuck, sizeof(stuck), "seed %lu: FAILED, the guest does not get on\n", seed);
         stress_build(g, seed, options.limit, m.mem, m.cpu);
         ops->set_state(m.vcpu, m.cpu);
         running = &m;
@@ -194,31 +218,130 @@ static bool run_seed(struct stress_guest *g, const struct engine_ops *ops, uint6
         if (!how || options.verbose) {
             printf("seed %lu: %s; %lu instructions, %lu exceptions, hash %016lx\n", seed, how ? how : "FAILED",
                    ops->counters(m.vcpu)->instructions, kernel_word(&m, K_COUNT), kernel_word(&m, K_HASH));
-            print_log(&m, how ? 0 : 5);
+            if (!how)
+                print_log(&m, kernel_word(&m, K_COUNT), 5);
         }
     }
     machine_destroy(&m);
     return how;
 }
 
+/* --- two engines, one after the other ------------------------------------------------- */
+
+#define PATIENCE 5 /* alarms without a new exception */
+
+/* Until the guest's kernel has seen all its exceptions (true), or sees no more. */
+static bool run_free(struct machine *m)
+{
+    struct exit exit = {.reason = EXIT_INTERRUPTED};
+    uint64_t seen = 0;
+
+    for (unsigned quiet = 0; quiet < PATIENCE;) {
+        m->ops->run(m->vcpu, &exit, 0);
+        if (exit.reason == EXIT_PIO && exit.pio.write && exit.pio.port == STRESS_PORT)
+            return true;
+        if (exit.reason == EXIT_SHUTDOWN || exit.reason == EXIT_ERROR)
+            return false;
+        exit.pio.data = 0xffffffff;
+        quiet = kernel_word(m, K_COUNT) != seen ? 0 : quiet + (exit.reason == EXIT_INTERRUPTED);
+        seen = kernel_word(m, K_COUNT);
+    }
+    return false;
+}
+
+static bool start_free(struct machine *m, const struct engine_ops *ops, struct stress_guest *g, uint64_t seed,
+                       bool *ended)
+{
+    struct error err = {"no memory"};
+
+    if (machine_create(m, ops, &err)) {
+        printf("seed %lu: %s\n", seed, err.message);
+        return false;
+    }
+    stress_build(g, seed, options.limit, m->mem, m->cpu);
+    ops->set_state(m->vcpu, m->cpu);
+    running = m;
+    *ended = run_free(m);
+    running = NULL;
+    return true;
+}
+
+/* The first exception that the two logs have not in common, or the number that both have. */
+static uint64_t common_log(struct machine *a, struct machine *b)
+{
+    uint64_t both = MIN(kernel_word(a, K_COUNT), kernel_word(b, K_COUNT));
+
+    for (uint64_t i = 0; i < both; i++) {
+        uint8_t x[32] = {0}, y[32] = {1};
+
+        mem_read(a->mem, G_LOG + i % LOG_ENTRIES * 32, x, sizeof(x));
+        mem_read(b->mem, G_LOG + i % LOG_ENTRIES * 32, y, sizeof(y));
+        if (memcmp(x, y, sizeof(x)))
+            return i;
+    }
+    return both;
+}
+
+static bool same_memory(struct machine *a, struct machine *b)
+{
+    const uint8_t *x = mem_pointer(a->mem, 0, STRESS_RAM), *y = mem_pointer(b->mem, 0, STRESS_RAM);
+
+    for (gpa_t at = 0; at < STRESS_RAM; at++)
+        if (x[at] != y[at]) {
+            printf("  memory differs at %#lx: %02x, %02x\n", at, x[at], y[at]);
+            return false;
+        }
+    return true;
+}
+
+static bool compare_free(struct stress_guest *g, const struct engine_ops *first, const struct engine_ops *second,
+                         uint64_t seed)
+{
+    struct machine a, b = {0};
+    bool ended[2], good = false;
+    uint64_t both;
+
+    g->free = true;
+    if (start_free(&a, first, g, seed, &ended[0]) && start_free(&b, second, g, seed, &ended[1])) {
+        both = common_log(&a, &b);
+        good = both == MIN(kernel_word(&a, K_COUNT), kernel_word(&b, K_COUNT));
+        if (good && ended[0] && ended[1])
+            good = same_memory(&a, &b);
+        else if (good)
+            good = ended[0] == ended[1];
+        if (!good || options.verbose)
+            printf("seed %lu: %s; %lu and %lu exceptions, the first %lu the same\n", seed, good ? "same" : "FAILED",
+                   kernel_word(&a, K_COUNT), kernel_word(&b, K_COUNT), both);
+        if (!good) {
+            print_log(&a, both, 2);
+            print_log(&b, both, 2);
+        }
+    }
+    machine_destroy(&a);
+    machine_destroy(&b);
+    return good;
+}
+
 /* --- all -------------------------------------------------------------------------------- */
 
 static const char usage[] = "stress [options]: random guests on an engine, or on two compared\n"
                             "  --engine NAME   interp, bt, or lockstep:A,B (interp)\n"
+                            "  --against NAME  another engine to run alone after the first, and compare\n"
                             "  --seed N        the first guest (1)\n"
                             "  --count N       so many guests (1)\n"
                             "  --seconds N     goes on until so much time has passed\n"
                             "  --limit N       exceptions after which a guest ends (3000)\n"
                             "  --budget N      instructions after which it does (3000000)\n"
                             "  --trace LIST    as in trapeze\n"
+                            "  --from N        tracing begins a little before the N-th instruction\n"
                             "  --verbose       a line for each guest\n";
 
 static bool parse(int argc, char **argv)
 {
     static const struct option longs[] = {
-        {"engine", 1, NULL, 'e'},  {"seed", 1, NULL, 's'},    {"count", 1, NULL, 'c'},
-        {"seconds", 1, NULL, 't'}, {"limit", 1, NULL, 'l'},   {"budget", 1, NULL, 'b'},
-        {"trace", 1, NULL, 'x'},   {"verbose", 0, NULL, 'v'}, {NULL, 0, NULL, 0},
+        {"engine", 1, NULL, 'e'},  {"against", 1, NULL, 'a'}, {"seed", 1, NULL, 's'},   {"count", 1, NULL, 'c'},
+        {"seconds", 1, NULL, 't'}, {"limit", 1, NULL, 'l'},   {"budget", 1, NULL, 'b'}, {"trace", 1, NULL, 'x'},
+        {"from", 1, NULL, 'f'},    {"verbose", 0, NULL, 'v'}, {NULL, 0, NULL, 0},
     };
     struct error err;
     int c;
@@ -227,6 +350,9 @@ static bool parse(int argc, char **argv)
         switch (c) {
         case 'e':
             options.engine = optarg;
+            break;
+        case 'a':
+            options.against = optarg;
             break;
         case 's':
             options.seed = strtoull(optarg, NULL, 0);
@@ -244,8 +370,11 @@ static bool parse(int argc, char **argv)
             options.budget = strtoull(optarg, NULL, 0);
             break;
         case 'x':
-            if (trace_parse(optarg, &trace_mask, &err))
+            if (trace_parse(optarg, &options.trace, &err))
                 return false;
+            break;
+        case 'f':
+            options.from = strtoull(optarg, NULL, 0);
             break;
         case 'v':
             options.verbose = true;
@@ -266,18 +395,20 @@ int main(int argc, char **argv)
 {
     struct isa_forms forms[2] = {{0}};
     struct stress_guest *g = calloc(1, sizeof(*g));
-    const struct engine_ops *ops;
+    const struct engine_ops *ops, *against = NULL;
     const time_t start = time(NULL);
     unsigned done = 0, failed = 0;
     struct error err;
 
     ops = g && parse(argc, argv) ? choose_engine(options.engine) : NULL;
-    if (!ops) {
+    if (ops && options.against)
+        against = choose_engine(options.against);
+    if (!ops || (options.against && !against)) {
         fputs(usage, stderr);
         free(g);
         return 2;
     }
-    if (ops->probe(&err)) {
+    if (ops->probe(&err) || (against && against->probe(&err))) {
         printf("%s does not work on this host: %s\n", ops->name, err.message);
         free(g);
         return 77;
@@ -290,7 +421,8 @@ int main(int argc, char **argv)
     g->forms[0] = &forms[0];
     g->forms[1] = &forms[1];
     for (; time_left(start, done); done++)
-        failed += !run_seed(g, ops, options.seed + done);
+        failed +=
+            !(against ? compare_free(g, ops, against, options.seed + done) : run_seed(g, ops, options.seed + done));
     printf("%s: seeds %lu to %lu, %u failed\n", options.engine, options.seed, options.seed + done - 1, failed);
     isa_free_forms(&forms[0]);
     isa_free_forms(&forms[1]);

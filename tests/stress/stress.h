@@ -36,6 +36,9 @@ struct stress_entry {
 struct stress_guest {
     struct isa_rng rng;
     bool ring0; /* some contexts run at CPL 0; then no privileged instructions at random */
+    /* For engines that run alone: flags that the manuals leave undefined are defined at once, and nothing is done that
+     * could make endless loops: every block uses fuel, code is overwritten only where it means to. */
+    bool free;
     struct isa_forms *forms[2];
     uint8_t code[CODE_PAGES * PAGE_SIZE];
     struct stress_entry entry[1024];
@@ -49,7 +52,7 @@ void stress_generate(struct stress_guest *g);
  * which it writes to STRESS_PORT. */
 void stress_build(struct stress_guest *g, uint64_t seed, uint64_t limit, struct mem *mem, struct x86_cpu *cpu);
 
-/* A random pointer into data, stack or (now and then) code; often near a page edge. */
-uint32_t stress_pointer(struct isa_rng *rng);
+/* A random pointer into data, stack or (now and then, if not free) code; often near a page edge. */
+uint32_t stress_pointer(struct stress_guest *g);
 
 #endif
