@@ -93,6 +93,14 @@ static struct bt_code *hot(struct bt_vcpu *vcpu, struct block *block)
     return bt_translate(vcpu, block, e->host);
 }
 
+/* Does run()'s budget suffice for the block? */
+static bool has_room(const struct bt_vcpu *vcpu, const struct block *block)
+{
+    const uint64_t retired = vcpu->soft.cpu.counters.instructions;
+
+    return !vcpu->counting || (retired < vcpu->end && vcpu->end - retired >= block->count);
+}
+
 /* The translation to go on with, the guest's state being in struct x86_cpu; NULL: the run loop has to look. */
 static struct bt_code *find(struct bt_vcpu *vcpu)
 {
@@ -107,7 +115,7 @@ static struct bt_code *find(struct bt_vcpu *vcpu)
     block = code_find(soft, &rc);
     if (!block || soft_stepping(soft, block) || !can_translate(cpu))
         return NULL;
-    if (vcpu->end - cpu->counters.instructions < block->count)
+    if (!has_room(vcpu, block))
         return NULL;
     code = hot(vcpu, block);
     if (code && cpu->mode != MODE_LONG64 && vcpu->jump_mode != cpu->mode) {
@@ -257,6 +265,8 @@ const void *bt_on_vectors(struct bt_vcpu *vcpu, struct bt_code *code)
         return bt_host(vcpu, vcpu->thunk.load_vectors);
     }
     come_out(vcpu, cpu->rip + code->page_offset);
+    if (!has_room(vcpu, block))
+        return leave(vcpu, SOFT_GO_ON);
     if (soft_run_block(&vcpu->soft, block, vcpu->exit, vcpu->end) == SOFT_LEAVE)
         return leave(vcpu, SOFT_LEAVE);
     return resolve(vcpu);
