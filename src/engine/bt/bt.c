@@ -83,6 +83,8 @@ static int make_return_stack(struct bt_vcpu *vcpu)
     vcpu->frame.base = (uint64_t)vcpu->returns + BT_RETURN_BYTES - 64;
     vcpu->frame.limit = (uint64_t)vcpu->returns + BT_STACK_SLACK;
     bt_forget_returns(vcpu);
+    bt_forget_jumps(vcpu, 0);
+    bt_forget_jumps(vcpu, 1);
     return 0;
 }
 

@@ -150,6 +150,7 @@ void bt_code_free_dying(struct bt_vcpu *vcpu);
 void bt_cache_flush(struct bt_vcpu *vcpu);
 void bt_link(struct bt_vcpu *vcpu, struct bt_edge *edge, struct bt_code *to);
 void bt_forget_returns(struct bt_vcpu *vcpu);
+void bt_forget_jumps(struct bt_vcpu *vcpu, bool wide); /* of 64-bit code, or of 32-bit code */
 
 /* stats.c */
 void bt_count_callout(struct bt_vcpu *vcpu, const struct bt_site *site);

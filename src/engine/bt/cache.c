@@ -100,6 +100,13 @@ void bt_forget_returns(struct bt_vcpu *vcpu)
     vcpu->frame.sp = vcpu->frame.base;
 }
 
+/* An empty entry must match no address that is looked up in its slot: 0 is looked up in slot 0, 1 is not. */
+void bt_forget_jumps(struct bt_vcpu *vcpu, bool wide)
+{
+    memset(vcpu->frame.jump[wide], 0, sizeof(vcpu->frame.jump[wide]));
+    vcpu->frame.jump[wide][0].rip = 1;
+}
+
 /* --- life ---------------------------------------------------------------------------------------- */
 
 void bt_cache_enter(struct bt_vcpu *vcpu, struct bt_code *code)
@@ -161,7 +168,8 @@ static void recycle(struct bt_vcpu *vcpu, unsigned segment)
     cache->segment[segment].used = false;
     while (cache->segment[segment].codes)
         bt_code_drop(vcpu, cache->segment[segment].codes);
-    memset(vcpu->frame.jump, 0, sizeof(vcpu->frame.jump));
+    bt_forget_jumps(vcpu, 0);
+    bt_forget_jumps(vcpu, 1);
     bt_forget_returns(vcpu);
     cache->recycled++;
     vcpu->soft.cpu.counters.code_recycled++;

@@ -119,7 +119,7 @@ static struct bt_code *find(struct bt_vcpu *vcpu)
         return NULL;
     code = hot(vcpu, block);
     if (code && cpu->mode != MODE_LONG64 && vcpu->jump_mode != cpu->mode) {
-        memset(vcpu->frame.jump[0], 0, sizeof(vcpu->frame.jump[0]));
+        bt_forget_jumps(vcpu, 0);
         vcpu->jump_mode = cpu->mode;
     }
     return code;
