@@ -4,7 +4,7 @@
 # shellcheck shell=bash disable=SC2034
 set -u
 build=${BUILD:-$PWD/build} rounds=${ROUNDS:-3}
-engines=${*:-interp}
+engines=${*:-interp bt}
 kernel=$build/guest/vmlinuz
 cmdline="$(sed -n 's/^#define GUEST_CMDLINE.*"\(.*\)"/\1/p' src/control/guest.h) quiet loglevel=3"
 [ -s "$kernel" ] || { echo "no guest: make guest" >&2; exit 2; }

@@ -1,6 +1,6 @@
 #!/bin/bash
 # What a monitor needs beyond its guest's RAM: memory.sh [ENGINE...]: resident memory of the process of each of our
-# engines (default: interp) and of QEMU's TCG if it is installed, while the default guest idles at its shell.
+# engines (default: interp and bt) and of QEMU's TCG if it is installed, while the default guest idles at its shell.
 #
 # "own" is anonymous and shared memory (heap, stacks, code caches, tables), pages mapped twice counted once; "files" is
 # the program and its libraries, as far as they are in memory. Guest RAM is the memfd of that name.

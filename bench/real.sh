@@ -1,9 +1,10 @@
 #!/bin/bash
 # Real programs, side by side in one run: real.sh [ENGINE...]. What real/jobs lists, with this host's Debian programs:
-# natively, and in a guest's initramfs under each of our engines (default: interp) and under QEMU's TCG if it is
+# natively, and in a guest's initramfs under each of our engines (default: bt) and under QEMU's TCG if it is
 # installed. Each round is a boot, each program runs once in it. Medians of ROUNDS (3). Status 1 if a program failed in
 # a guest or printed something else than on the host.
 cd "$(dirname "$0")/.." || exit 2
+[ $# -gt 0 ] || set -- bt # interp takes minutes a round
 # shellcheck source=bench/common.sh
 . bench/common.sh
 

@@ -1,6 +1,6 @@
 #!/bin/bash
 # Speed, side by side in one run: run.sh [ENGINE...]. The small programs of programs.c natively, as a guest's init under
-# each of our engines (default: interp) and under QEMU's TCG if it is installed; then the default guest's way to its
+# each of our engines (default: interp and bt) and under QEMU's TCG if it is installed; then the default guest's way to its
 # shell. Medians of ROUNDS (3).
 cd "$(dirname "$0")/.." || exit 2
 # shellcheck source=bench/common.sh
