@@ -182,10 +182,6 @@ static const void *resume(struct bt_vcpu *vcpu, const struct bt_site *site)
     if (!site->code->vectors)
         return where;
     vcpu->frame.level = vectors_allowed(&vcpu->soft.cpu);
-    if (vcpu->frame.level < site->code->vectors) { /* cannot be: what changes it ends blocks */
-        vcpu->soft.cpu.rip += site->code->offset[site->last + 1];
-        return leave(vcpu, SOFT_GO_ON);
-    }
     vcpu->frame.resume = (uint64_t)where;
     return bt_host(vcpu, vcpu->thunk.load_vectors);
 }
@@ -249,6 +245,8 @@ const void *bt_on_callout(struct bt_vcpu *vcpu, struct bt_site *site)
     if (site->end && in->mnemonic == ZYDIS_MNEMONIC_WRMSR)
         vcpu->soft.clock_countdown = 1; /* perhaps a timer */
     if (cpu->code_changed || (site->end && (!quiet(vcpu, context) || vcpu->soft.clock_countdown == 1)))
+        return leave(vcpu, SOFT_GO_ON);
+    if (vectors_allowed(cpu) < code->vectors) /* LDMXCSR, FXRSTOR: exceptions are not masked any more */
         return leave(vcpu, SOFT_GO_ON);
     cpu->counters.instructions += count - 1 - site->last; /* the rest of the block is counted as it was at its begin */
     return resume(vcpu, site);
