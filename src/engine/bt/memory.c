@@ -309,6 +309,10 @@ static void emit_full_check(struct translation *t, const struct group *g, struct
     const int32_t host = (int32_t)offsetof(struct x86_tlb_entry, host);
     struct emit *e = &t->e;
 
+    if (window) { /* what another loop left in it must not be taken for ours if this access goes to its semantics */
+        emit_load(e, H_S1, H_FRAME, FRAME_TLB(no_stack));
+        emit_store(e, H_FRAME, WINDOW(window - 1, tag), H_S1);
+    }
     emit_tlb_slot(e, FRAME_TLB(current));
     emit_rm(e, true, OP_SUB, H_S0, H_S1, tag);
     emit_compare(t, g, cold);
