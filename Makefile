@@ -1,6 +1,6 @@
 # The front door. Meson does the work; `make help` lists what there is.
 .NOTPARALLEL:
-.PHONY: all run guest check check-kvm bench bench-real soak fuzz install clean help packages-%
+.PHONY: all run guest check check-kvm bench bench-real soak stress fuzz install clean help packages-%
 
 all: packages-build build/build.ninja
 	@ninja -C build
@@ -30,9 +30,13 @@ bench-real: packages-real ## the same with real programs in the guest (minutes a
 	@$(MAKE) --no-print-directory guest
 	@bench/real.sh $(ENGINES)
 
-soak: packages-guest ## 50 boots in a row of the default guest (BOOTS=N for another number)
+soak: packages-guest ## 50 boots in a row of the default guest (BOOTS=N for another number), then random guests
 	@$(MAKE) --no-print-directory guest
 	@tests/boot/soak.sh build/trapeze $(or $(BOOTS),50)
+	@tests/stress/stress.sh build/tests/stress/stress 600
+
+stress: all ## random guests on two engines for a minute (SECONDS=N for longer, SEED=N)
+	@tests/stress/stress.sh build/tests/stress/stress $(or $(SECONDS),60) $(SEED)
 
 fuzz: packages-check ## fuzz for a minute a target (SECONDS=N for longer)
 	@scripts/fuzz.sh $(or $(SECONDS),60)

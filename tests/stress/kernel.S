@@ -40,7 +40,18 @@ stress_common:
     jne 1f
     mov %cr2, %rdx
 1:  xor %rdx, %rax
-    mov %rbp, %rsi
+    testb $7, K_COUNT(%rbx) /* vector state now and then: most of the time the kernel does not touch it */
+    jnz 1f
+    stmxcsr -8(%rsp)
+    fnstsw -4(%rsp)
+    movw $0, -2(%rsp)
+    xor -8(%rsp), %rax
+    movq %xmm1, %rsi
+    xor %rsi, %rax
+    movq %xmm6, %rsi
+    rol $7, %rsi
+    xor %rsi, %rax
+1:  mov %rbp, %rsi
     mov $22, %ecx
     mov $0x9e3779b97f4a7c15, %rdi
 2:  xor (%rsi), %rax
