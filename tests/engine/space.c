@@ -38,6 +38,11 @@ CODE(code_straddle,
 CODE(code_edge, "1: call 0x1200ffc\n xchg " SI ", " DI "\n call 0x1200ffc\n xchg " SI ", " DI "\n dec %ecx\n jnz 1b\n"
                 "int $0x80");
 
+/* Data: a loop over the last of four words, its first round being the first access after the switch. */
+CODE(code_data, "1: mov $0x1201800, %edx\n mov " SI ", %cr3\n call 2f\n mov $0x1201800, %edx\n mov " DI ", %cr3\n"
+                "call 2f\n dec %ecx\n jnz 1b\n int $0x80\n"
+                "2: add (" DX "), %eax\n add $4, %edx\n cmp $0x1201810, %edx\n jne 2b\n ret");
+
 CODE(code_add_1, "add $1, %eax\n ret");
 CODE(code_add_100, "add $0x10000, %eax\n ret");
 CODE(code_switch_1, "call *" DX "\n add $1, %eax\n ret");
@@ -59,6 +64,8 @@ static void two_spaces(uint64_t flags)
     PLACE(pages[1], code_add_100);
     PLACE(pages[0] + 0x100, code_switch_1);
     PLACE(pages[1] + 0x100, code_switch_100);
+    *(uint32_t *)(pages[0] + 0x80c) = 1;
+    *(uint32_t *)(pages[1] + 0x80c) = 0x10000;
     for (unsigned i = 0; i < 2; i++) {
         page_select(spaces[i]);
         map(THERE, (word)pages[i], PTE_PW);
@@ -74,7 +81,7 @@ static void alternate(word bits0, word bits1)
         uint32_t sum;
     } ways[] = {
         {code_call, 0x10001}, {code_call_indirect, 0x10001}, {code_return, 0x10001},   {code_jump, 0x10001},
-        {code_fall, 0x10001}, {code_edge, 0x10001},          {code_straddle, 0x10001},
+        {code_fall, 0x10001}, {code_edge, 0x10001},          {code_straddle, 0x10001}, {code_data, 0x10001},
     };
     word cr3[2] = {spaces[0] | bits0, spaces[1] | bits1}, old = read_cr3();
 

@@ -342,7 +342,8 @@ static void emit_window_check(struct translation *t, const struct group *g, stru
     miss->back = emit_here(e);
 }
 
-/* A register that a loop loads from memory leads anywhere: no window for what it points to. */
+/* A register that a loop loads from memory leads anywhere: no window for what it points to. A call-out may change what
+ * may be accessed (STAC, CLAC). */
 static bool is_steady(const struct translation *t, const struct group *g)
 {
     uint16_t registers = registers_of(&g->leader);
@@ -350,7 +351,8 @@ static bool is_steady(const struct translation *t, const struct group *g)
     for (unsigned i = 0; i <= t->loop_last; i++) {
         const struct bt_op *op = &t->op[i];
 
-        if ((op->memory || op->kind == OP_POP || op->kind == OP_LEAVE) && (op->gpr_written & registers))
+        if (op->kind == OP_CALLOUT ||
+            ((op->memory || op->kind == OP_POP || op->kind == OP_LEAVE) && (op->gpr_written & registers)))
             return false;
     }
     return true;
