@@ -86,7 +86,7 @@ static const struct option_row options[] = {
     {"--net", "KIND", "user (the default: no rights needed), none, or tap=NAME", set_net},
     {"--publish", "PORTS", "HOSTPORT:GUESTPORT: that port of this host leads to the guest; several", add_publish},
     {"--engine", "NAME", "auto (the default), kvm, bt, interp, or lockstep[:A,B]", set_engine},
-    {"--code-cache", "SIZE", "bt: translated code kept for a processor: 64M (the default); from 256K to 1G",
+    {"--code-cache", "SIZE", "bt: translated code kept for a processor: 32M (the default); from 256K to 1G",
      set_code_cache},
     {"--demo", NULL, "default guest: show what runs there, then end", set_demo},
     {"--stats", NULL, "print counters at the end", set_stats},

@@ -26,7 +26,7 @@ struct engine_config {
     bool perf_map;     /* ditto: tell perf the names of translated code, in /tmp/perf-PID.map */
 };
 
-#define ENGINE_CODE_CACHE     MIB(64)
+#define ENGINE_CODE_CACHE     MIB(32)
 #define ENGINE_CODE_CACHE_MIN KIB(256)
 #define ENGINE_CODE_CACHE_MAX GIB(1) /* jumps in it are of 32 bits */
 
