@@ -110,7 +110,6 @@ static void interrupt(struct machine *m, struct isa_rng *rng)
         m->ops->nmi(m->vcpu);
     } else {
         m->ops->signal(m->vm, &message);
-        m->ops->kick(m->vcpu);
     }
 }
 
@@ -130,21 +129,22 @@ static uint64_t kernel_word(struct machine *m, unsigned offset)
 
 /* Ten times a second: wakes a vCPU that sleeps in HLT, as no time passes for it; ends a run that does not get on. */
 static struct machine *volatile running;
-static char stuck[80]; /* what to say then */
+static char stuck[80];            /* what to say then */
+static volatile unsigned returns; /* of run(); engines that do not count instructions get on too */
 
 static void on_alarm(int signal)
 {
     static uint64_t last;
     static unsigned standing;
     struct machine *m = running;
-    uint64_t now = m ? m->ops->counters(m->vcpu)->instructions : 0;
+    uint64_t now = m ? m->ops->counters(m->vcpu)->instructions + returns : 0;
 
     standing = m && now == last ? standing + 1 : 0;
     last = now;
     if (standing > 10 * SECONDS_STUCK) {
         _exit(write(STDOUT_FILENO, stuck, strlen(stuck)) < 0 ? 3 : 2);
     }
-    if (m)
+    if (m && (standing > 1 || options.against))
         m->ops->kick(m->vcpu);
 }
 
@@ -154,12 +154,13 @@ static const char *run_guest(struct machine *m, struct isa_rng *rng)
     struct exit exit = {.reason = EXIT_INTERRUPTED};
     const struct counters *counters = m->ops->counters(m->vcpu);
     const uint64_t end = counters->instructions + options.budget;
+    uint64_t next = 0; /* when the next interrupt is due */
 
     while (counters->instructions < end) {
-        uint64_t portion = 100 + isa_pick(rng, 4000);
-
-        trace_mask = counters->instructions + portion > options.from ? options.trace : 0;
-        m->ops->run(m->vcpu, &exit, portion);
+        if (next <= counters->instructions)
+            next = counters->instructions + 100 + isa_pick(rng, 4000);
+        trace_mask = next > options.from ? options.trace : 0;
+        m->ops->run(m->vcpu, &exit, next - counters->instructions);
         switch (exit.reason) {
         case EXIT_PIO:
             if (exit.pio.write && exit.pio.port == STRESS_PORT)
@@ -171,11 +172,11 @@ static const char *run_guest(struct machine *m, struct isa_rng *rng)
             break;
         case EXIT_SHUTDOWN:
             return "shutdown";
-        case EXIT_HALT:
         case EXIT_BUDGET:
             interrupt(m, rng);
             break;
-        case EXIT_INTERRUPTED: /* by the alarm, too */
+        case EXIT_HALT:
+        case EXIT_INTERRUPTED:
             if (halted(m))
                 interrupt(m, rng);
             break;
@@ -238,6 +239,7 @@ static bool run_free(struct machine *m)
 
     for (unsigned quiet = 0; quiet < PATIENCE;) {
         m->ops->run(m->vcpu, &exit, 0);
+        returns++;
         if (exit.reason == EXIT_PIO && exit.pio.write && exit.pio.port == STRESS_PORT)
             return true;
         if (exit.reason == EXIT_SHUTDOWN || exit.reason == EXIT_ERROR)

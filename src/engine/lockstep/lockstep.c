@@ -238,6 +238,7 @@ static bool compare(struct engine_vcpu *vcpu, struct exit *exit)
 {
     struct engine_vm *vm = vcpu->vm;
     char text[900];
+    uint64_t leader = 0, follower = 0;
     gpa_t where;
 
     vm->leader.ops->get_state(vm->leader.vcpu, vcpu->state[0]);
@@ -254,7 +255,10 @@ static bool compare(struct engine_vcpu *vcpu, struct exit *exit)
     vcpu->next_memory_check = retired(&vm->leader) + vcpu->memory_interval;
     if (compare_memory(vm->leader.mem, vm->follower.mem, &where))
         return true;
-    fail(exit, "lockstep: memory differs at %#lx after %lu instructions", where, retired(&vm->leader));
+    mem_read(vm->leader.mem, where & ~7ull, &leader, 8);
+    mem_read(vm->follower.mem, where & ~7ull, &follower, 8);
+    fail(exit, "lockstep: memory differs at %#lx after %lu instructions: %#lx / %#lx", where & ~(gpa_t)7,
+         retired(&vm->leader), leader, follower);
     return false;
 }
 
