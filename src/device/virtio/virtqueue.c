@@ -257,7 +257,7 @@ void virtq_unpop(struct virtq *queue, const struct virtq_chain *chain)
 
 /* --- giving back ------------------------------------------------------------------------------- */
 
-/* What was derived from those bytes is stale. The rings themselves are no place for code. */
+/* What was derived from those bytes is stale: they were written a moment ago, and the guest is told of them after. */
 static void tell_written(const struct virtq *queue, const struct virtq_chain *chain, uint64_t written)
 {
     for (unsigned i = chain->readable; written && i < chain->readable + chain->writable; i++) {
@@ -267,6 +267,17 @@ static void tell_written(const struct virtq *queue, const struct virtq_chain *ch
         mem_written(queue->mem, segment->gpa, len);
         written -= len;
     }
+}
+
+/* The same for the used ring (split), the event structure (packed), and for the descriptors of a packed ring. */
+static void used_written(const struct virtq *queue, const uint8_t *at, uint64_t len)
+{
+    mem_written(queue->mem, queue->device + (uint64_t)(at - queue->used), len);
+}
+
+static void descriptor_written(const struct virtq *queue, const uint8_t *at, uint64_t len)
+{
+    mem_written(queue->mem, queue->descriptors + (uint64_t)(at - queue->desc), len);
 }
 
 void virtq_stage(struct virtq *queue, const struct virtq_chain *chain, uint32_t written)
@@ -280,6 +291,7 @@ void virtq_stage(struct virtq *queue, const struct virtq_chain *chain, uint32_t 
         entry = queue->used + 4 + 8 * (size_t)(queue->next_used++ % queue->size);
         store32(entry, chain->id);
         store32(entry + 4, written);
+        used_written(queue, entry, 8);
         return;
     }
     entry = queue->desc + (size_t)queue->next_used * DESC_SIZE;
@@ -291,6 +303,7 @@ void virtq_stage(struct virtq *queue, const struct virtq_chain *chain, uint32_t 
         queue->staged = entry + 14;
         queue->staged_flags = flags;
     }
+    descriptor_written(queue, entry + 8, 8);
     advance(queue, &queue->next_used, &queue->used_wrap, chain->slots);
     if (queue->next_used < chain->slots)
         queue->signalled_valid = false; /* its round is over */
@@ -298,10 +311,13 @@ void virtq_stage(struct virtq *queue, const struct virtq_chain *chain, uint32_t 
 
 void virtq_publish(struct virtq *queue)
 {
-    if (!queue->features.packed)
+    if (!queue->features.packed) {
         store16(queue->used + 2, queue->next_used);
-    else if (queue->staged)
+        used_written(queue, queue->used + 2, 2);
+    } else if (queue->staged) {
         store16(queue->staged, queue->staged_flags);
+        descriptor_written(queue, queue->staged, 2);
+    }
     queue->staged = NULL;
 }
 
@@ -347,8 +363,10 @@ bool virtq_ask_notification(struct virtq *queue)
         if (queue->features.event_idx)
             store16(queue->used, (uint16_t)(queue->next_avail | (queue->avail_wrap ? 0x8000 : 0)));
         store16(queue->used + 2, queue->features.event_idx ? EVENT_DESC : EVENT_ENABLE);
+        used_written(queue, queue->used, 4);
     } else if (queue->features.event_idx) {
         store16(queue->used + 4 + 8 * (size_t)queue->size, queue->next_avail);
+        used_written(queue, queue->used + 4 + 8 * (size_t)queue->size, 2);
     }
     __atomic_thread_fence(__ATOMIC_SEQ_CST); /* the wish is out before the ring is looked at once more */
     if (queue->features.packed)
