@@ -1,6 +1,6 @@
 # The front door. Meson does the work; `make help` lists what there is.
 .NOTPARALLEL:
-.PHONY: all run guest check check-kvm bench bench-real soak stress fuzz install clean help packages-%
+.PHONY: all run guest check check-kvm bench bench-real bench-io soak soak-disk stress fuzz install clean help packages-%
 
 all: packages-build build/build.ninja
 	@ninja -C build
@@ -30,10 +30,17 @@ bench-real: packages-real ## the same with real programs in the guest (minutes a
 	@$(MAKE) --no-print-directory guest
 	@bench/real.sh $(ENGINES)
 
+bench-io: packages-io ## disk (fio) and network (iperf3) in a guest against the host's own and QEMU's TCG
+	@$(MAKE) --no-print-directory guest
+	@bench/io.sh $(ENGINES)
+
 soak: packages-guest ## 50 boots in a row of the default guest (BOOTS=N for another number), then random guests
 	@$(MAKE) --no-print-directory guest
 	@tests/boot/soak.sh build/trapeze $(or $(BOOTS),50)
 	@tests/stress/stress.sh build/tests/stress/stress 600
+
+soak-disk: packages-soak all ## Debian from a disk, 20 times: login, apt-get install, poweroff, e2fsck (CYCLES=N, IMAGE=FILE)
+	@tests/boot/soak_disk.sh build/trapeze $(or $(CYCLES),20) $(IMAGE)
 
 stress: all ## random guests on two engines for a minute (SECONDS=N for longer, SEED=N)
 	@tests/stress/stress.sh build/tests/stress/stress $(or $(SECONDS),60) $(SEED)

@@ -13,7 +13,7 @@ trap 'end_running; rm -rf "$work"' EXIT
 trap 'exit 130' INT TERM HUP
 values=$work/values
 : >"$values"
-monitors=$engines qemu_machine='' qemu_options='' start='' running=''
+monitors=$engines qemu_machine='' qemu_options='' our_options='' start='' running=''
 
 # A static program. Aligned, so that speed does not hang on where the linker happens to put a loop.
 compile() { # output source...
@@ -25,6 +25,27 @@ if command -v qemu-system-x86_64 >/dev/null; then
     compile "$work/tsc_khz" bench/tsc_khz.c
     qemu_clock=tsc_early_khz=$("$work/tsc_khz")
 fi
+
+# Puts a file into $root, at the place it has here, with the libraries it needs.
+add_file() { # path...
+    local path library
+    for path; do
+        path=$(realpath -s "$path")
+        [ -e "$root$path" ] && continue
+        mkdir -p "$root${path%/*}"
+        cp -L "$path" "$root$path" || exit 2
+        case $(head -c 4 "$path" | tr -d "\0") in
+        $'\177ELF')
+            for library in $(ldd "$path" 2>/dev/null | grep -o '/[^ ]*'); do add_file "$library"; done ;;
+        esac
+    done
+}
+
+# $root as mkinitramfs's list.
+list_root() {
+    find "$root" -mindepth 1 -type d -printf 'dir %P %m\n' -o -type l -printf 'link %P %l\n' -o \
+        -type f -printf "file %P %m $root/%P\n" | sort -k 2
+}
 
 make_initramfs() { # output < list
     [ -x "$work/mkinitramfs" ] || compile "$work/mkinitramfs" guest/mkinitramfs.c
@@ -40,7 +61,7 @@ guest() { # monitor initrd memory
         -M "microvm,x-option-roms=off,rtc=on$qemu_machine" $qemu_options -kernel "$kernel" -initrd "$initrd" \
         -append "$cmdline $qemu_clock" -nodefaults -no-reboot -display none -serial stdio ;;
     *) exec timeout "${LIMIT:-600}" "$build/trapeze" run --engine "$monitor" --memory "$memory" --kernel "$kernel" \
-        --initrd "$initrd" --append "$cmdline" ;;
+        --initrd "$initrd" --append "$cmdline" $our_options ;;
     esac </dev/null 2>"$work/stderr"
 }
 

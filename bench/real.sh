@@ -12,38 +12,23 @@ cd "$(dirname "$0")/.." || exit 2
 
 root=$work/root
 
-# A file, at the place it has here, with the libraries it needs.
-add() { # path...
-    local path library
-    for path; do
-        path=$(realpath -s "$path")
-        [ -e "$root$path" ] && continue
-        mkdir -p "$root${path%/*}"
-        cp -L "$path" "$root$path" || exit 2
-        case $(head -c 4 "$path" | tr -d "\0") in
-        $'\177ELF')
-            for library in $(ldd "$path" 2>/dev/null | grep -o '/[^ ]*'); do add "$library"; done ;;
-        esac
-    done
-}
-
 add_compiler() {
     local name source=$root/bench/work.c
     awk -f bench/real/source.awk -v functions=60 >"$source"
-    add /usr/bin/gcc /usr/bin/as /usr/bin/ld "$(/usr/bin/gcc -print-prog-name=cc1)" \
+    add_file /usr/bin/gcc /usr/bin/as /usr/bin/ld "$(/usr/bin/gcc -print-prog-name=cc1)" \
         "$(/usr/bin/gcc -print-prog-name=collect2)" "$(/usr/bin/gcc -print-file-name=liblto_plugin.so)"
     # Headers, and what the linker reads.
     # shellcheck disable=SC2046
-    add $(/usr/bin/gcc -std=gnu11 -O2 -M "$source" | grep -o '/usr/[^ ]*')
+    add_file $(/usr/bin/gcc -std=gnu11 -O2 -M "$source" | grep -o '/usr/[^ ]*')
     # shellcheck disable=SC2046
-    add $(/usr/bin/gcc -std=gnu11 -O2 -o "$work/a.out" "$source" -Wl,--trace | grep -E '^/(usr|lib)')
-    for name in libc.so libgcc_s.so libgcc.a; do add "$(/usr/bin/gcc -print-file-name=$name)"; done
+    add_file $(/usr/bin/gcc -std=gnu11 -O2 -o "$work/a.out" "$source" -Wl,--trace | grep -E '^/(usr|lib)')
+    for name in libc.so libgcc_s.so libgcc.a; do add_file "$(/usr/bin/gcc -print-file-name=$name)"; done
 }
 
 add_python() {
-    add /usr/bin/python3
+    add_file /usr/bin/python3
     # shellcheck disable=SC2046
-    add $(/usr/bin/python3 -c 'import json, sys
+    add_file $(/usr/bin/python3 -c 'import json, sys
 for module in list(sys.modules.values()):
     if getattr(module, "__file__", None): print(module.__file__)')
     # Compiled files that do not hang on the sources'"'"' times, which an initramfs does not keep.
@@ -51,9 +36,9 @@ for module in list(sys.modules.values()):
 }
 
 add_perl() {
-    add /usr/bin/perl
+    add_file /usr/bin/perl
     # shellcheck disable=SC2046
-    add $(/usr/bin/perl -Mstrict -Mwarnings -e 'print "$_\n" for values %INC')
+    add_file $(/usr/bin/perl -Mstrict -Mwarnings -e 'print "$_\n" for values %INC')
 }
 
 make_root() {
@@ -61,7 +46,7 @@ make_root() {
     mkdir -p "$root/bench" "$root/dev" "$root/usr/bin" "$root/usr/lib" "$root/usr/lib64"
     mkdir -m 1777 "$root/tmp"
     for d in bin lib lib64; do ln -s "usr/$d" "$root/$d"; done
-    add /bin/dash /usr/bin/lua5.4 /bin/gzip /usr/bin/sqlite3 /usr/bin/openssl /bin/sed /bin/true /bin/cat /usr/bin/cmp
+    add_file /bin/dash /usr/bin/lua5.4 /bin/gzip /usr/bin/sqlite3 /usr/bin/openssl /bin/sed /bin/true /bin/cat /usr/bin/cmp
     add_compiler
     add_python
     add_perl
@@ -71,17 +56,10 @@ make_root() {
     compile "$root/init" bench/real.c
 }
 
-# The root as mkinitramfs's list.
-list_root() {
-    echo "char dev/console 600 5 1"
-    find "$root" -mindepth 1 -type d -printf 'dir %P %m\n' -o -type l -printf 'link %P %l\n' -o \
-        -type f -printf "file %P %m $root/%P\n" | sort -k 2
-}
-
 # --- the rounds ----------------------------------------------------------------------------------------------------
 
 make_root
-list_root | make_initramfs "$work/initrd.img"
+{ echo "char dev/console 600 5 1"; list_root; } | make_initramfs "$work/initrd.img"
 status=0
 
 for ((round = 1; round <= rounds; round++)); do

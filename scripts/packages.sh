@@ -1,5 +1,5 @@
 #!/bin/sh
-# Installs the Debian packages that are missing for a purpose: packages.sh build|guest|check|bench|real.
+# Installs the Debian packages that are missing for a purpose: packages.sh build|guest|check|bench|real|io|soak.
 # Says which; directly as root, else through sudo. Status 2 and one line if that cannot be done.
 set -u
 
@@ -10,7 +10,9 @@ guest) want="$build busybox-static" ;;
 check) want="$build busybox-static libcmocka-dev clang clang-format libclang-rt-14-dev python3 e2fsprogs" ;;
 bench) want="$build busybox-static qemu-system-x86" ;;
 real) want="$build busybox-static qemu-system-x86 lua5.4 openssl perl-base python3 sqlite3" ;;
-*) echo "usage: $0 build|guest|check|bench|real" >&2; exit 2 ;;
+io) want="$build busybox-static qemu-system-x86 fio iperf3" ;;
+soak) want="$build busybox-static e2fsprogs mmdebstrap python3" ;;
+*) echo "usage: $0 build|guest|check|bench|real|io|soak" >&2; exit 2 ;;
 esac
 
 missing=
