@@ -1,9 +1,12 @@
 /*
- * guest/channel.c: frames over the second serial port; docs/job-channel.md.
+ * guest/channel.c: frames over a virtio port, or the second serial port where
+ * there is none; docs/job-channel.md.
  * Writes block: the monitor always takes what it has given credit for.
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <glob.h>
+#include <stdio.h>
 #include <string.h>
 #include <termios.h>
 #include <unistd.h>
@@ -27,18 +30,46 @@ bool write_all(int fd, const void *data, size_t len)
     return true;
 }
 
-bool channel_open(struct channel *ch)
+static bool is_named(const char *path, const char *name)
+{
+    char text[64];
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    ssize_t n = fd < 0 ? 0 : read(fd, text, sizeof(text));
+
+    if (fd >= 0)
+        close(fd);
+    return n == (ssize_t)strlen(name) + 1 && memcmp(text, name, strlen(name)) == 0;
+}
+
+/* "/sys/class/virtio-ports/vport1p0/name" says what /dev/vport1p0 is. */
+static int open_virtio_port(void)
+{
+    char path[64];
+    glob_t found;
+    int fd = -1;
+
+    if (glob("/sys/class/virtio-ports/*/name", 0, NULL, &found) != 0)
+        return -1;
+    for (size_t i = 0; i < found.gl_pathc && fd < 0; i++)
+        if (is_named(found.gl_pathv[i], JOB_PORT)) {
+            snprintf(path, sizeof(path), "/dev/%.32s", found.gl_pathv[i] + strlen("/sys/class/virtio-ports/"));
+            path[strcspn(path + strlen("/dev/"), "/") + strlen("/dev/")] = 0;
+            fd = open(path, O_RDWR | O_CLOEXEC);
+        }
+    globfree(&found);
+    return fd;
+}
+
+static int open_serial_port(void)
 {
     struct termios t;
+    int fd = open("/dev/ttyS1", O_RDWR | O_NOCTTY | O_CLOEXEC);
 
-    ch->len = 0;
-    ch->fd = open("/dev/ttyS1", O_RDWR | O_NOCTTY | O_CLOEXEC);
-    if (ch->fd < 0)
-        return false;
-    if (tcgetattr(ch->fd, &t) < 0) { /* a port that is not there opens, but answers nothing */
-        close(ch->fd);
-        ch->fd = -1;
-        return false;
+    if (fd < 0)
+        return -1;
+    if (tcgetattr(fd, &t) < 0) { /* a port that is not there opens, but answers nothing */
+        close(fd);
+        return -1;
     }
     cfmakeraw(&t);
     t.c_cflag |= CLOCAL | CREAD;
@@ -46,8 +77,19 @@ bool channel_open(struct channel *ch)
     t.c_cc[VMIN] = 1;
     t.c_cc[VTIME] = 0;
     cfsetspeed(&t, B115200);
-    tcsetattr(ch->fd, TCSANOW, &t);
-    tcflush(ch->fd, TCIFLUSH);
+    tcsetattr(fd, TCSANOW, &t);
+    tcflush(fd, TCIFLUSH);
+    return fd;
+}
+
+bool channel_open(struct channel *ch)
+{
+    ch->len = 0;
+    ch->fd = open_virtio_port();
+    if (ch->fd < 0)
+        ch->fd = open_serial_port();
+    if (ch->fd < 0)
+        return false;
     channel_send(ch, JOB_READY, JOB_MAGIC, JOB_MAGIC_LEN);
     return true;
 }

@@ -13,7 +13,8 @@
 
 #include "guest.h"
 
-#define DEVICES 64
+#define DEVICES         64
+#define CONSOLE_WAIT_MS 1000
 
 /* Only virtio's: the host bridge's alias and others have no module here. */
 static const char *const buses[] = {"/sys/bus/pci/devices/*/modalias", "/sys/bus/virtio/devices/*/modalias"};
@@ -45,6 +46,27 @@ static char *read_alias(const char *path)
     return strdup(text);
 }
 
+static bool any(const char *pattern)
+{
+    glob_t found;
+    bool yes = glob(pattern, 0, NULL, &found) == 0;
+
+    if (yes)
+        globfree(&found);
+    return yes;
+}
+
+/* The driver asks the device for its ports and is answered later. A port is whole when it has its name. */
+static void wait_for_consoles(void)
+{
+    for (int i = 0; i < CONSOLE_WAIT_MS; i++) {
+        if (!any("/sys/bus/virtio/drivers/virtio_console/virtio*") || any("/sys/class/virtio-ports/*/name") ||
+            any("/dev/hvc0"))
+            return;
+        usleep(1000);
+    }
+}
+
 /* The second bus has devices when the first one's driver is there. */
 void guest_load_drivers(void)
 {
@@ -69,4 +91,5 @@ void guest_load_drivers(void)
         while (n > 3)
             free(argv[--n]);
     }
+    wait_for_consoles();
 }

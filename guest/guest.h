@@ -34,6 +34,7 @@ bool guest_take_signals(int fd, pid_t pid, int *status);
 
 /* --- drivers.c ----------------------------------------------------------------------------------- */
 
+/* Returns when the devices' drivers have found what they look for, consoles and ports too. */
 void guest_load_drivers(void);
 
 /* --- network.c ----------------------------------------------------------------------------------- */
@@ -49,12 +50,12 @@ _Noreturn void demo_mode(void);
 /* --- channel.c ---------------------------------------------------------------------------------- */
 
 struct channel {
-    int fd; /* -1: no second serial port */
+    int fd; /* -1: neither port */
     size_t len;
     uint8_t buf[JOB_HEADER + JOB_PAYLOAD];
 };
 
-/* Opens /dev/ttyS1, makes it raw and says READY. False: there is none. */
+/* Opens the virtio port JOB_PORT, else /dev/ttyS1 as a raw line, and says READY. False: there is none. */
 bool channel_open(struct channel *ch);
 /* Reads what is there and calls fn for each whole frame. False: the port is gone or sent nonsense. */
 bool channel_receive(struct channel *ch, void (*fn)(void *opaque, uint8_t type, const uint8_t *data, size_t len),

@@ -14,12 +14,21 @@
 
 #include "guest.h"
 
-/* The console's own device: /dev/console itself cannot be a controlling terminal. */
+/* The terminal by virtio, which knows its size; else the console's own device: /dev/console itself cannot be a
+ * controlling terminal. */
 static int open_terminal(int flags)
 {
-    int fd = open("/dev/ttyS0", O_RDWR | flags);
+    static const char *const names[] = {"/dev/hvc0", "/dev/ttyS0"};
 
-    return fd >= 0 && isatty(fd) ? fd : open("/dev/console", O_RDWR | flags);
+    for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
+        int fd = open(names[i], O_RDWR | flags);
+
+        if (fd >= 0 && isatty(fd))
+            return fd;
+        if (fd >= 0)
+            close(fd);
+    }
+    return open("/dev/console", O_RDWR | flags);
 }
 
 static pid_t start_shell(void)
@@ -62,7 +71,7 @@ void shell_mode(void)
     pid_t shell;
 
     if (uname(&name) == 0)
-        dprintf(STDOUT_FILENO, "Linux %s (%s). Ctrl-D or \"poweroff\" ends the machine.\n", name.release, name.machine);
+        dprintf(terminal, "Linux %s (%s). Ctrl-D or \"poweroff\" ends the machine.\n", name.release, name.machine);
     channel_open(&channel);
     shell = start_shell();
     for (;;) {

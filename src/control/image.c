@@ -26,15 +26,18 @@
 /* Before packages are configured: an initramfs with what our machine has, not with every driver there is. */
 #define INITRAMFS_HOOK                                                                                                 \
     "mkdir -p \"$1/etc/initramfs-tools/conf.d\" && echo MODULES=list >\"$1/etc/initramfs-tools/conf.d/trapeze\" && "   \
-    "printf 'virtio_pci\\nvirtio_blk\\nvirtio_net\\n' >>\"$1/etc/initramfs-tools/modules\""
+    "printf 'virtio_pci\\nvirtio_blk\\nvirtio_net\\nvirtio_console\\n' >>\"$1/etc/initramfs-tools/modules\""
 
-/* A root that logs in on the console without a password, a card that asks for its address, a name. */
+/* A root that logs in on the console without a password, a card that asks for its address, a name. Where there is a
+ * virtio terminal, as on a user's own, systemd finds it early and gives a login there: none on the serial line then. */
 #define SETUP_HOOK                                                                                                     \
     "set -e; cd \"$1\"; chroot . passwd -q -d root; echo trapeze >etc/hostname; "                                      \
     "printf '127.0.0.1 localhost\\n127.0.1.1 trapeze\\n' >etc/hosts; "                                                 \
     "printf '[Match]\\nName=e*\\n[Network]\\nDHCP=ipv4\\n' >etc/systemd/network/80-dhcp.network; "                     \
     "chroot . systemctl -q enable systemd-networkd; chroot . systemctl -q disable systemd-networkd-wait-online || :; " \
     "rm -f etc/resolv.conf; echo nameserver 10.0.2.3 >etc/resolv.conf; "                                               \
+    "mkdir -p etc/systemd/system/serial-getty@ttyS0.service.d; "                                                       \
+    "printf '[Unit]\\nConditionPathExists=!/dev/hvc0\\n' >etc/systemd/system/serial-getty@ttyS0.service.d/hvc0.conf; " \
     "echo '/dev/vda / ext4 errors=remount-ro 0 1' >etc/fstab"
 
 /* The file's name comes in the environment: it may have any characters. /proc and /sys are mounted in the folder; what

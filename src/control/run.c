@@ -204,6 +204,8 @@ static int prepare(struct session *session, struct error *err)
     if (rc)
         return rc;
     memcpy(machine.serial, session->streams.serial, sizeof(machine.serial));
+    machine.terminal = session->streams.terminal_port;
+    machine.job_port = session->streams.job_port;
     machine.loop = session->loop;
     session->machine = machine_new(&machine, err);
     if (!session->machine)

@@ -28,8 +28,8 @@ static void on_resized(void *opaque, unsigned rows, unsigned columns)
 {
     struct streams *streams = opaque;
 
-    if (streams->serial[1])
-        chardev_job_winsize(streams->serial[1], (uint16_t)rows, (uint16_t)columns);
+    if (streams->job)
+        chardev_job_winsize(streams->job, (uint16_t)rows, (uint16_t)columns);
 }
 
 static const char *terminal_type(void)
@@ -92,6 +92,18 @@ static int open_keyboard(struct streams *streams, struct loop *loop, struct erro
     return 0;
 }
 
+/* COM port `which` and a virtio port before one backend. */
+static int add_port(struct streams *streams, unsigned which, struct chardev *back, bool mix, struct chardev **port,
+                    struct error *err)
+{
+    streams->sw[which] = chardev_switch_new(back, mix, err);
+    if (!streams->sw[which])
+        return -ENOMEM;
+    streams->serial[which] = chardev_switch_front(streams->sw[which], 0);
+    *port = chardev_switch_front(streams->sw[which], 1);
+    return 0;
+}
+
 /* --- the three ways -------------------------------------------------------------------------------- */
 
 /* The job's streams are ours; what the kernel says (a panic) goes to standard error. */
@@ -123,43 +135,45 @@ static int open_job(struct streams *streams, const struct config *config, struct
     } else if (fcntl(STDIN_FILENO, F_GETFD) < 0) {
         job.in = -1;
     }
-    streams->serial[0] = chardev_fd_new(loop, -1, STDERR_FILENO, err);
-    if (!streams->serial[0])
+    streams->console = streams->serial[0] = chardev_fd_new(loop, -1, STDERR_FILENO, err);
+    if (!streams->console)
         return -EIO;
-    streams->serial[1] = chardev_job_new(loop, &job, err);
-    return streams->serial[1] ? 0 : -EIO;
+    streams->job = chardev_job_new(loop, &job, err);
+    return streams->job ? add_port(streams, 1, streams->job, false, &streams->job_port, err) : -EIO;
 }
 
 static int open_demo(struct streams *streams, struct loop *loop, struct error *err)
 {
     snprintf(streams->words, sizeof(streams->words), " quiet loglevel=3 trapeze.mode=demo");
-    streams->serial[0] = chardev_fd_new(loop, -1, STDOUT_FILENO, err);
-    return streams->serial[0] ? 0 : -EIO;
+    streams->console = streams->serial[0] = chardev_fd_new(loop, -1, STDOUT_FILENO, err);
+    return streams->console ? 0 : -EIO;
 }
 
 static int open_console(struct streams *streams, const struct config *config, struct loop *loop, struct error *err)
 {
     if (!isatty(STDIN_FILENO) || !isatty(STDOUT_FILENO)) {
-        streams->serial[0] =
+        streams->console = streams->serial[0] =
             chardev_fd_new(loop, fcntl(STDIN_FILENO, F_GETFD) < 0 ? -1 : STDIN_FILENO, STDOUT_FILENO, err);
-        if (!streams->serial[0])
+        if (!streams->console)
             return -EIO;
-        chardev_fd_set_end_byte(streams->serial[0], CTRL_D);
+        chardev_fd_set_end_byte(streams->console, CTRL_D);
         return 0;
     }
     snprintf(streams->words, sizeof(streams->words), " TERM=%.100s", terminal_type());
-    streams->serial[0] = open_terminal(streams, loop, err);
-    if (streams->serial[0] && !config->kernel) { /* the default guest's init is told the window's size */
+    streams->console = open_terminal(streams, loop, err);
+    if (!streams->console || add_port(streams, 0, streams->console, true, &streams->terminal_port, err))
+        return -EIO;
+    if (!config->kernel) { /* without virtio the default guest's init is told the window's size */
         struct job_config none = {.in = -1, .out = -1, .err = -1};
         unsigned rows = 0, columns = 0;
 
         console_size(STDOUT_FILENO, &rows, &columns);
         none.rows = (uint16_t)rows;
         none.cols = (uint16_t)columns;
-        streams->serial[1] = chardev_job_new(loop, &none, err);
-        return streams->serial[1] ? 0 : -EIO;
+        streams->job = streams->serial[1] = chardev_job_new(loop, &none, err);
+        return streams->job ? 0 : -EIO;
     }
-    return streams->serial[0] ? 0 : -EIO;
+    return 0;
 }
 
 /* --- standard output's reader --------------------------------------------------------------------------- */
@@ -200,10 +214,12 @@ int streams_open(struct streams *streams, const struct config *config, struct lo
 
 void streams_close(struct streams *streams)
 {
-    if (streams->serial[1])
-        chardev_job_drain(streams->serial[1]);
-    for (unsigned i = 0; i < ARRAY_SIZE(streams->serial); i++)
-        chardev_free(streams->serial[i]);
+    if (streams->job)
+        chardev_job_drain(streams->job);
+    for (unsigned i = 0; i < ARRAY_SIZE(streams->sw); i++)
+        chardev_switch_free(streams->sw[i]);
+    chardev_free(streams->console);
+    chardev_free(streams->job);
     chardev_free(streams->keyboard);
     if (streams->terminal)
         console_restore_terminal();

@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "backend/char/job_protocol.h"
 #include "bus/pci.h"
 #include "device/irqchip/ioapic.h"
 #include "device/irqchip/pic8259.h"
@@ -19,6 +20,7 @@
 #include "device/legacy/uart16550.h"
 #include "device/virtio/balloon.h"
 #include "device/virtio/blk.h"
+#include "device/virtio/console.h"
 #include "device/virtio/net.h"
 #include "device/virtio/rng.h"
 #include "engine/lockstep/lockstep.h"
@@ -54,6 +56,7 @@ struct board {
     struct virtio_blk *disk[MACHINE_DISKS];
     struct virtio_net *net;
     struct virtio_balloon *balloon;
+    struct virtio_console *terminal, *job_port;
     struct uart *uart[ARRAY_SIZE(serial_ports)];
     gpa_t rsdp;
 };
@@ -277,6 +280,26 @@ static int add_pci(struct board *board, struct error *err)
     return board->pci ? 0 : -ENOMEM;
 }
 
+/* A device each: a terminal's size is safe to tell only where it is the device's one port. */
+static int add_consoles(struct board *board, struct error *err)
+{
+    struct machine *machine = board->machine;
+    const struct virtio_console_port terminal = {machine->config.terminal, NULL};
+    const struct virtio_console_port job = {machine->config.job_port, JOB_PORT};
+
+    if (terminal.chardev) {
+        board->terminal = virtio_console_new(board->pci, machine->mem, &terminal, 1, err);
+        if (!board->terminal)
+            return -ENOMEM;
+    }
+    if (job.chardev) {
+        board->job_port = virtio_console_new(board->pci, machine->mem, &job, 1, err);
+        if (!board->job_port)
+            return -ENOMEM;
+    }
+    return 0;
+}
+
 /* Lockstep compares memory, and a device writes to one side's only: there are none. */
 static int add_virtio(struct board *board, struct error *err)
 {
@@ -300,7 +323,7 @@ static int add_virtio(struct board *board, struct error *err)
     if (!board->balloon)
         return -ENOMEM;
     board->rng = virtio_rng_new(board->pci, machine->mem, err);
-    return board->rng ? 0 : -ENOMEM;
+    return board->rng ? add_consoles(board, err) : -ENOMEM;
 }
 
 static int add_tables(struct board *board, struct error *err)
@@ -350,6 +373,10 @@ void board_free(struct board *board)
         virtio_balloon_free(board->balloon);
     if (board->rng)
         virtio_rng_free(board->rng);
+    if (board->terminal)
+        virtio_console_free(board->terminal);
+    if (board->job_port)
+        virtio_console_free(board->job_port);
     if (board->pci)
         pci_host_free(board->pci);
     if (board->exit_port)

@@ -28,6 +28,8 @@ struct machine_config {
     size_t code_cache;         /* bytes of translated code a processor keeps; 0: the engine's default */
     bool perf_map;             /* tell perf the names of translated code */
     struct chardev *serial[2]; /* COM1 console, COM2 job channel; NULL: nothing connected. Owned by the caller. */
+    /* The same by virtio-console, for guests that have a driver: a terminal; a port named JOB_PORT. */
+    struct chardev *terminal, *job_port;
     struct machine_disk disk[MACHINE_DISKS];
     unsigned disk_count;
     struct net *net;   /* the caller's; NULL: no network card */

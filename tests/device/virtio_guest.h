@@ -39,7 +39,7 @@ struct vg {
     bool packed;
     uint64_t features;
     unsigned messages;
-    struct vg_queue queue[4];
+    struct vg_queue queue[8];
 };
 
 struct vg_buffer {

@@ -16,6 +16,7 @@
 #include <cmocka.h>
 
 #include "backend/char/backends.h"
+#include "backend/char/buffer.h"
 #include "backend/char/console.h"
 
 #define MS 1000000ull
@@ -359,13 +360,85 @@ static void test_console_death(void **state)
     }
 }
 
+/* --- two devices before one backend ------------------------------------------------------------- */
+
+struct taker {
+    size_t room, len;
+    unsigned hangups, rows;
+    char got[16];
+};
+
+static size_t taker_can_receive(void *opaque)
+{
+    return ((struct taker *)opaque)->room;
+}
+
+static void taker_receive(void *opaque, const uint8_t *data, size_t len)
+{
+    struct taker *taker = opaque;
+
+    assert_true(len <= taker->room);
+    memcpy(taker->got + taker->len, data, len);
+    taker->len += len;
+    taker->room -= len;
+}
+
+static void taker_hangup(void *opaque)
+{
+    ((struct taker *)opaque)->hangups++;
+}
+
+static void taker_resized(void *opaque, uint16_t rows, uint16_t columns)
+{
+    ((struct taker *)opaque)->rows = rows;
+}
+
+static void test_switch(void **state)
+{
+    for (unsigned mix = 0; mix < 2; mix++) {
+        struct chardev *back = chardev_buffer_new(NULL), *front[2];
+        struct chardev_switch *sw = chardev_switch_new(back, mix, NULL);
+        struct taker taker[2] = {{.room = 3}, {.room = 10}};
+
+        for (unsigned i = 0; i < 2; i++) {
+            front[i] = chardev_switch_front(sw, i);
+            front[i]->client = (struct chardev_client){.opaque = &taker[i],
+                                                       .can_receive = taker_can_receive,
+                                                       .receive = taker_receive,
+                                                       .hangup = taker_hangup,
+                                                       .resized = taker_resized};
+            front[i]->ops->accept_input(front[i]);
+        }
+        assert_int_equal(chardev_buffer_accepts(back), 1); /* the second's room is of no interest */
+        front[0]->ops->write(front[0], (const uint8_t *)"boot ", 5);
+        assert_int_equal(chardev_buffer_feed(back, "early", 5), 3);
+        assert_int_equal(back->client.can_receive(back->client.opaque), 0);
+        front[1]->ops->write(front[1], (const uint8_t *)"login ", 6);
+        assert_int_equal(chardev_buffer_accepts(back), 2);
+        assert_int_equal(chardev_buffer_feed(back, "ly", 2), 2);
+        front[0]->ops->write(front[0], (const uint8_t *)"oops", 4);
+        assert_string_equal(chardev_buffer_output(back, NULL), mix ? "boot login oops" : "boot login ");
+        assert_memory_equal(taker[0].got, "ear", 4);
+        assert_memory_equal(taker[1].got, "ly", 3);
+        back->client.resized(back->client.opaque, 40, 100);
+        assert_int_equal(front[1]->columns, 100);
+        chardev_buffer_hangup(back);
+        for (unsigned i = 0; i < 2; i++) {
+            assert_int_equal(taker[i].hangups, 1);
+            assert_int_equal(taker[i].rows, 40);
+        }
+        chardev_switch_free(sw);
+        chardev_free(back);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_output),        cmocka_unit_test(test_input),
         cmocka_unit_test(test_back_pressure), cmocka_unit_test(test_reader_gone),
         cmocka_unit_test(test_console),       cmocka_unit_test(test_console_not_a_terminal),
-        cmocka_unit_test(test_console_death),
+        cmocka_unit_test(test_console_death), cmocka_unit_test(test_switch),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -26,4 +26,12 @@ struct chardev *chardev_fd_new(struct loop *loop, int in, int out, struct error 
  * a terminal line. Before the loop runs. */
 void chardev_fd_set_end_byte(struct chardev *chardev, uint8_t byte);
 
+/* Two devices before one backend, which stays the caller's: the first has it until the second has written something,
+ * then that one. What comes in goes to the one that has it; what the other writes goes out too if mix is set. The
+ * fronts are freed with the switch, after their devices. */
+struct chardev_switch;
+struct chardev_switch *chardev_switch_new(struct chardev *back, bool mix, struct error *err);
+struct chardev *chardev_switch_front(struct chardev_switch *sw, unsigned which); /* 0 or 1 */
+void chardev_switch_free(struct chardev_switch *sw);                             /* NULL: nothing */
+
 #endif

@@ -14,6 +14,7 @@ struct chardev_client {
     size_t (*can_receive)(void *opaque);                            /* bytes it has room for now */
     void (*receive)(void *opaque, const uint8_t *data, size_t len); /* at most that many */
     void (*hangup)(void *opaque);                                   /* end of input; may be NULL */
+    void (*resized)(void *opaque, uint16_t rows, uint16_t columns); /* the terminal behind it; may be NULL */
 };
 
 struct chardev_ops {
@@ -29,6 +30,7 @@ struct chardev_ops {
 struct chardev {
     const struct chardev_ops *ops;
     struct chardev_client client; /* set by the device when it is connected */
+    uint16_t rows, columns; /* of the terminal behind it; 0: there is none. The loop's thread, or before it runs */
 };
 
 #endif

@@ -221,16 +221,29 @@ static void console_hangup(void *opaque)
     deliver(console);
 }
 
+static bool take_size(struct console *console)
+{
+    unsigned rows, columns;
+
+    if (!console_size(console->in, &rows, &columns))
+        return false;
+    console->chardev.rows = (uint16_t)rows;
+    console->chardev.columns = (uint16_t)columns;
+    return true;
+}
+
 static void resize_ready(void *opaque, short revents)
 {
     struct console *console = opaque;
-    unsigned rows, columns;
+    struct chardev *chardev = &console->chardev;
     uint64_t count;
 
-    if (read(terminal.resize_event, &count, sizeof(count)) < 0)
+    if (read(terminal.resize_event, &count, sizeof(count)) < 0 || !take_size(console))
         return;
-    if (console->events.resized && console_size(console->in, &rows, &columns))
-        console->events.resized(console->events.opaque, rows, columns);
+    if (console->events.resized)
+        console->events.resized(console->events.opaque, chardev->rows, chardev->columns);
+    if (chardev->client.resized)
+        chardev->client.resized(chardev->client.opaque, chardev->rows, chardev->columns);
 }
 
 /* --- the device's side ----------------------------------------------------------------------------- */
@@ -306,6 +319,7 @@ struct chardev *chardev_console_new(struct loop *loop, int in, int out, const st
     console->loop = loop;
     console->in = in;
     console->events = *events;
+    take_size(console);
     timer_init(&console->input_timer, loop, deliver_later, console);
     console->fd = chardev_fd_new(loop, in, out, err);
     if (!console->fd)

@@ -1,6 +1,7 @@
 /*
- * backend/char/job_protocol.h: the job channel on COM2, for both its ends: the
- * monitor (job.c) and the default guest's init. docs/job-channel.md explains.
+ * backend/char/job_protocol.h: the job channel on a virtio port or COM2, for
+ * both its ends: the monitor (job.c) and the default guest's init.
+ * docs/job-channel.md explains.
  */
 #ifndef BACKEND_CHAR_JOB_PROTOCOL_H
 #define BACKEND_CHAR_JOB_PROTOCOL_H
@@ -30,6 +31,8 @@ enum job_frame {
 
 #define JOB_MAGIC     "trapeze1"
 #define JOB_MAGIC_LEN 8
+
+#define JOB_PORT "trapeze.job" /* the virtio port's name */
 
 #define JOB_TERMINAL 1 /* JOB_START flag: give the job a terminal of its own */
 
