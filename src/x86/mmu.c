@@ -29,6 +29,8 @@ unsigned x86_mmu_index(const struct x86_cpu *cpu, unsigned access)
 {
     if (x86_access_user(cpu, access))
         return MMU_USER;
+    if ((access & ACCESS_KIND) == ACCESS_FETCH) /* SMAP is not about them */
+        return MMU_SUPERVISOR;
     if ((cpu->cr4 & CR4_SMAP) && ((access & ACCESS_IMPLICIT) || !(cpu->rflags & FLAG_AC)))
         return MMU_SUPERVISOR_SMAP;
     return MMU_SUPERVISOR;

@@ -89,8 +89,10 @@ void x86_tlb_select(struct x86_cpu *cpu)
     struct x86_tlb *tlb = cpu->tlb;
     bool align = cpu->cpl == 3 && (cpu->cr0 & CR0_AM) && (cpu->rflags & FLAG_AC);
 
-    tlb->table = &tlb->space->table[x86_mmu_index(cpu, ACCESS_READ)];
-    tlb->current = unlikely(align || x86_data_breakpoints_enabled(cpu)) ? tlb->none : tlb->table->entry;
+    tlb->table = &tlb->space->table[x86_mmu_index(cpu, ACCESS_FETCH)];
+    tlb->current = unlikely(align || x86_data_breakpoints_enabled(cpu))
+                       ? tlb->none
+                       : tlb->space->table[x86_mmu_index(cpu, ACCESS_READ)].entry;
     forget_stack(tlb);
     tlb->context = (((tlb->space->id << 20) + tlb->epoch) << 4 | (unsigned)(cpu->cpl == 3) << 3 | cpu->mode) * tlb->key;
 }

@@ -6,8 +6,9 @@
  * Each address space (a PCID) has tables of its own, so that a switch of
  * spaces is a change of pointer; within one, a table for each kind of privilege
  * ("mmu index"): supervisor accesses that may touch user pages, supervisor
- * accesses that may not (SMAP with AC = 0), user accesses. Tables are
- * direct-mapped by linear page number.
+ * accesses that may not (SMAP with AC = 0), user accesses. Supervisor fetches
+ * go by the first one: while SMAP is on, a kernel's code and data do not take
+ * each other's places. Tables are direct-mapped by linear page number.
  *
  * A tag is a linear page address. The check is one subtraction: lin - tag is the
  * offset in the page if it is at most 4096 - size, whatever lin is; this also
@@ -56,7 +57,7 @@ struct x86_tlb {
     /* Where fast accesses to data look: the current table, or `none` where each access must take the slow path
      * (alignment checks or data breakpoints are on). */
     struct x86_tlb_entry *current;
-    struct x86_tlb_table *table; /* of the current privilege and space: fetches and fills */
+    struct x86_tlb_table *table; /* for fetches, of the current privilege and space */
     struct x86_tlb_space *space; /* the current one */
     unsigned victim;             /* next space to be given to a new PCID */
     /* Where pages larger than 4 KiB have been entered since the last full flush: a bit for each 4 MiB (2 and 4 MiB
@@ -101,7 +102,7 @@ static inline struct x86_tlb_entry *x86_tlb_slot(struct x86_tlb_entry *entries, 
     return &entries[(lin >> PAGE_SHIFT) & (TLB_SIZE - 1)];
 }
 
-/* The guest-physical page of an entry of the current table. */
+/* The guest-physical page of an entry of the table for fetches. */
 static inline gpa_t x86_tlb_gpa(const struct x86_tlb *tlb, const struct x86_tlb_entry *e)
 {
     return tlb->table->gpa[e - tlb->table->entry];
