@@ -27,6 +27,11 @@ static int set_memory(void *target, const char *value, struct error *err)
     return config_parse_memory("--memory", value, &((struct config *)target)->memory, err);
 }
 
+static int set_cpus(void *target, const char *value, struct error *err)
+{
+    return config_parse_cpus(value, &((struct config *)target)->cpus, err);
+}
+
 static int set_code_cache(void *target, const char *value, struct error *err)
 {
     return config_parse_code_cache("--code-cache", value, &((struct config *)target)->code_cache, err);
@@ -81,6 +86,7 @@ static const struct option_row options[] = {
     {"--initrd", "FILE", "initial RAM disk", set_initrd},
     {"--append", "TEXT", "added to the kernel's command line; with --kernel it is the whole", set_append},
     {"--memory", "SIZE", "guest RAM: 512M (the default), 2G; from 4M to 1024G", set_memory},
+    {"--cpus", "N", "processors: 1 (the default) to 64, each a thread of this host", set_cpus},
     {"--disk", "FILE[,...]", "a disk: a file, or ...,ro or ...,scratch (writes are forgotten), ...,id=NAME; several",
      set_disk},
     {"--net", "KIND", "user (the default: no rights needed), none, or tap=NAME", set_net},

@@ -9,7 +9,8 @@
 
 void config_init(struct config *config)
 {
-    *config = (struct config){.engine = "auto", .memory = CONFIG_MEMORY_DEFAULT, .code_cache = CONFIG_CODE_CACHE};
+    *config =
+        (struct config){.engine = "auto", .memory = CONFIG_MEMORY_DEFAULT, .cpus = 1, .code_cache = CONFIG_CODE_CACHE};
 }
 
 /* The binary unit's shift: K M G T, with nothing, "B" or "iB" after it; -1: no such unit. */
@@ -64,6 +65,22 @@ int config_parse_code_cache(const char *option, const char *text, uint64_t *byte
                                        "a processor has from 256K to 1G"};
 
     return parse_size(option, text, &range, bytes, err);
+}
+
+int config_parse_cpus(const char *text, unsigned *cpus, struct error *err)
+{
+    char *end;
+    unsigned long n;
+
+    errno = 0;
+    n = strtoul(text, &end, 10);
+    if (end == text || *end || *text == '-' || *text == '+')
+        return error_set(err, -EINVAL, "--cpus: '%s' is not a number of processors", text);
+    if (errno || n < 1 || n > CONFIG_CPUS_MAX)
+        return error_set(err, -ERANGE, "--cpus: %s is out of range; a guest has from 1 to %d processors", text,
+                         CONFIG_CPUS_MAX);
+    *cpus = (unsigned)n;
+    return 0;
 }
 
 /* One word after the file's name. */

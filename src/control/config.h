@@ -12,6 +12,8 @@
 #define CONFIG_MEMORY_MIN     MIB(4)
 #define CONFIG_MEMORY_MAX     GIB(1024)
 
+#define CONFIG_CPUS_MAX 64
+
 #define CONFIG_CODE_CACHE     MIB(32)
 #define CONFIG_CODE_CACHE_MIN KIB(256)
 #define CONFIG_CODE_CACHE_MAX GIB(1)
@@ -41,7 +43,8 @@ enum config_net { CONFIG_NET_USER, CONFIG_NET_NONE, CONFIG_NET_TAP };
 struct config {
     const char *kernel, *initrd, *append; /* NULL: the default guest's */
     const char *engine;
-    uint64_t memory;     /* bytes */
+    uint64_t memory; /* bytes */
+    unsigned cpus;
     uint64_t code_cache; /* bytes */
     bool stats;
     bool perf_map;
@@ -62,6 +65,9 @@ void config_init(struct config *config);
 /* "512M", "2G", "65536K", "1T", or a number of bytes. -EINVAL, -ERANGE with a message that begins with option. */
 int config_parse_memory(const char *option, const char *text, uint64_t *bytes, struct error *err);
 int config_parse_code_cache(const char *option, const char *text, uint64_t *bytes, struct error *err);
+
+/* --cpus: how many processors. -EINVAL, -ERANGE with a message. */
+int config_parse_cpus(const char *text, unsigned *cpus, struct error *err);
 
 /* "FILE[,ro][,scratch][,id=NAME]": one disk more. -EINVAL, -E2BIG, -ENOMEM with a message. */
 int config_add_disk(struct config *config, const char *text, struct error *err);

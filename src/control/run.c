@@ -6,6 +6,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -169,11 +170,21 @@ static int open_net(struct session *session, struct machine_config *machine, str
     return session->net ? 0 : -EINVAL;
 }
 
+/* More than the host has work, but take turns. */
+static void warn_of_turns(unsigned cpus)
+{
+    cpu_set_t set;
+    int have = sched_getaffinity(0, sizeof(set), &set) ? 0 : CPU_COUNT(&set);
+
+    if (have > 0 && cpus > (unsigned)have)
+        log_warn("--cpus %u: this host has %d for us; the guest's processors will take turns", cpus, have);
+}
+
 static int prepare(struct session *session, struct error *err)
 {
     struct machine_config machine = {
         .memory = session->config->memory,
-        .cpus = 1,
+        .cpus = session->config->cpus,
         .code_cache = session->config->code_cache,
         .perf_map = session->config->perf_map,
     };
@@ -211,6 +222,7 @@ static int prepare(struct session *session, struct error *err)
     if (!session->machine)
         return -EINVAL;
     log_info("%s", engine_line);
+    warn_of_turns(machine.cpus);
     if (session->streams.terminal && !session->config->command)
         log_info("Ctrl-A X ends the guest, Ctrl-A H lists the keys");
     return 0;

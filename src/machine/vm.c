@@ -43,6 +43,22 @@ static int add_vcpus(struct machine *machine, struct error *err)
     return 0;
 }
 
+/* What firmware does on each processor before it lets the system start it: the same memory types everywhere. */
+static void prepare_others(struct machine *machine, struct x86_cpu *state)
+{
+    const struct x86_msrs first = state->msr;
+
+    for (unsigned i = 1; i < machine->config.cpus; i++) {
+        struct engine_vcpu *vcpu = machine->vcpus[i].engine;
+
+        machine->engine->get_state(vcpu, state);
+        state->msr.mtrr_def_type = first.mtrr_def_type;
+        memcpy(state->msr.mtrr_fixed, first.mtrr_fixed, sizeof(first.mtrr_fixed));
+        memcpy(state->msr.mtrr_var, first.mtrr_var, sizeof(first.mtrr_var));
+        machine->engine->set_state(vcpu, state);
+    }
+}
+
 static int load(struct machine *machine, struct error *err)
 {
     const struct machine_config *config = &machine->config;
@@ -64,8 +80,10 @@ static int load(struct machine *machine, struct error *err)
     memset(cpu, 0, sizeof(*cpu));
     machine->engine->get_state(first, cpu);
     rc = boot_load(&boot, machine->mem, cpu, err);
-    if (!rc)
+    if (!rc) {
         machine->engine->set_state(first, cpu);
+        prepare_others(machine, cpu);
+    }
     free(cpu);
     return rc;
 }

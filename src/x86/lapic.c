@@ -17,15 +17,18 @@
 void x86_lapic_init(struct x86_cpu *cpu)
 {
     struct x86_lapic *l = &cpu->lapic;
-    uint64_t base = l->base_msr;
-    uint32_t sipi = atomic_load(&l->sipi_vector); /* the start-up IPI may already be there */
+    const size_t own = offsetof(struct x86_lapic, esr), others = offsetof(struct x86_lapic, sipi_vector);
 
-    memset(l, 0, sizeof(*l));
-    l->base_msr = base;
-    atomic_store(&l->sipi_vector, sipi);
-    l->id = cpu->id;
-    l->dfr = ~0u;
-    l->svr = SVR_RESET;
+    /* The start-up IPI may already be there: its vector stays. */
+    memset((uint8_t *)l + own, 0, others - own);
+    for (unsigned i = 0; i < 8; i++) {
+        atomic_store_explicit(&l->posted[i], 0, memory_order_relaxed);
+        atomic_store_explicit(&l->posted_level[i], 0, memory_order_relaxed);
+    }
+    x86_lapic_put(l->id, cpu->id);
+    x86_lapic_put(l->ldr, 0);
+    x86_lapic_put(l->dfr, ~0u);
+    x86_lapic_put(l->svr, SVR_RESET);
     for (unsigned i = 0; i < LVT_COUNT; i++)
         l->lvt[i] = LVT_MASKED;
     l->timer_deadline_ns = UINT64_MAX;
@@ -33,7 +36,7 @@ void x86_lapic_init(struct x86_cpu *cpu)
 
 void x86_lapic_reset(struct x86_cpu *cpu)
 {
-    cpu->lapic.base_msr = X86_APIC_BASE | X86_APIC_BASE_ENABLE | (cpu->id ? 0 : X86_APIC_BASE_BSP);
+    x86_lapic_put(cpu->lapic.base_msr, X86_APIC_BASE | X86_APIC_BASE_ENABLE | (cpu->id ? 0 : X86_APIC_BASE_BSP));
     x86_lapic_init(cpu);
 }
 
@@ -64,12 +67,12 @@ static bool test_vector(const uint32_t bits[8], uint8_t vector)
 
 static bool globally_enabled(const struct x86_lapic *l)
 {
-    return l->base_msr & X86_APIC_BASE_ENABLE;
+    return x86_lapic_get(l->base_msr) & X86_APIC_BASE_ENABLE;
 }
 
 static bool x2apic(const struct x86_lapic *l)
 {
-    return l->base_msr & X86_APIC_BASE_X2APIC;
+    return x86_lapic_get(l->base_msr) & X86_APIC_BASE_X2APIC;
 }
 
 uint8_t x86_lapic_ppr(const struct x86_lapic *l)
@@ -184,18 +187,20 @@ bool x86_lapic_accepts_extint(const struct x86_cpu *cpu)
 
 uint32_t x86_lapic_x2apic_ldr(const struct x86_lapic *l)
 {
-    return l->id >> 4 << 16 | 1u << (l->id & 15);
+    uint32_t id = x86_lapic_get(l->id);
+
+    return id >> 4 << 16 | 1u << (id & 15);
 }
 
 static bool matches_logical(const struct x86_lapic *l, uint32_t destination)
 {
-    uint32_t ldr = l->ldr >> 24;
+    uint32_t ldr = x86_lapic_get(l->ldr) >> 24;
 
     if (x2apic(l)) {
         ldr = x86_lapic_x2apic_ldr(l);
         return destination >> 16 == ldr >> 16 && (destination & ldr & 0xffff);
     }
-    if (l->dfr >> 28 == 0xf) /* flat */
+    if (x86_lapic_get(l->dfr) >> 28 == 0xf) /* flat */
         return destination & ldr & 0xff;
     return (destination >> 4 & 0xf) == ldr >> 4 && (destination & ldr & 0xf);
 }
@@ -203,22 +208,23 @@ static bool matches_logical(const struct x86_lapic *l, uint32_t destination)
 bool x86_lapic_accepts(const struct x86_cpu *cpu, const struct x86_apic_message *m)
 {
     const struct x86_lapic *l = &cpu->lapic;
+    const uint32_t id = x86_lapic_get(l->id);
 
     if (!globally_enabled(l))
         return false;
     switch (m->shorthand) {
     case 1:
-        return m->source == l->id;
+        return m->source == id;
     case 2:
         return true;
     case 3:
-        return m->source != l->id;
+        return m->source != id;
     default:
         break;
     }
     if (m->destination == (m->x2apic ? 0xffffffff : 0xff))
         return true;
-    return m->logical ? matches_logical(l, m->destination) : m->destination == l->id;
+    return m->logical ? matches_logical(l, m->destination) : m->destination == id;
 }
 
 static void post(struct x86_cpu *cpu, uint8_t vector, bool level)
@@ -226,7 +232,7 @@ static void post(struct x86_cpu *cpu, uint8_t vector, bool level)
     struct x86_lapic *l = &cpu->lapic;
     uint32_t bit = 1u << (vector % 32);
 
-    if (!(l->svr & SVR_ENABLED))
+    if (!(x86_lapic_get(l->svr) & SVR_ENABLED))
         return;
     if (level)
         atomic_fetch_or_explicit(&l->posted_level[vector / 32], bit, memory_order_relaxed);
@@ -247,8 +253,10 @@ void x86_lapic_deliver(struct x86_cpu *cpu, const struct x86_apic_message *m)
         x86_post_event(cpu, X86_EV_NMI);
         break;
     case APIC_INIT:
-        if (!m->level || m->assert_level)
-            x86_post_event(cpu, X86_EV_INIT);
+        if (m->level && !m->assert_level)
+            break;
+        atomic_fetch_and_explicit(&cpu->events, ~X86_EV_SIPI, memory_order_relaxed); /* one before INIT is lost */
+        x86_post_event(cpu, X86_EV_INIT);
         break;
     case APIC_STARTUP:
         atomic_store_explicit(&cpu->lapic.sipi_vector, m->vector, memory_order_relaxed);

@@ -44,8 +44,10 @@ struct x86_apic_message {
 };
 
 struct x86_lapic {
+    /* What says which messages are ours: senders look at it too, so that changes are single stores (x86_lapic_put). */
     uint64_t base_msr; /* IA32_APIC_BASE: address, enable 11, x2APIC 10, BSP 8 */
-    uint32_t id, ldr, dfr, svr, esr, esr_pending, tpr;
+    uint32_t id, ldr, dfr, svr;
+    uint32_t esr, esr_pending, tpr;
     uint64_t icr;
     uint32_t lvt[LVT_COUNT];
     uint32_t irr[8], isr[8], tmr[8];

@@ -15,6 +15,10 @@
 #define ESR_RECEIVE_VECTOR BIT(6)
 #define ESR_REGISTER       BIT(7)
 
+/* Of the registers that others look at. */
+#define x86_lapic_get(field)        __atomic_load_n(&(field), __ATOMIC_RELAXED)
+#define x86_lapic_put(field, value) __atomic_store_n(&(field), value, __ATOMIC_RELAXED)
+
 uint8_t x86_lapic_ppr(const struct x86_lapic *lapic);
 uint32_t x86_lapic_x2apic_ldr(const struct x86_lapic *lapic); /* made from the ID */
 void x86_lapic_error(struct x86_cpu *cpu, uint32_t error);    /* ESR_*; the error LVT's interrupt */

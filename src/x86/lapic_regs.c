@@ -143,7 +143,7 @@ static void write_lvt(struct x86_cpu *cpu, enum x86_lvt n, uint32_t value)
 
 static void write_svr(struct x86_cpu *cpu, uint32_t value)
 {
-    cpu->lapic.svr = value & SVR_WRITABLE;
+    x86_lapic_put(cpu->lapic.svr, value & SVR_WRITABLE);
     for (unsigned n = 0; n < LVT_COUNT && !(value & SVR_ENABLED); n++)
         cpu->lapic.lvt[n] |= LVT_MASKED;
 }
@@ -173,10 +173,10 @@ static bool write_register(struct x86_cpu *cpu, unsigned reg, uint64_t value)
     case REG_ID: /* fixed */
         return !x2apic(cpu);
     case REG_LDR:
-        l->ldr = (uint32_t)value & 0xff000000;
+        x86_lapic_put(l->ldr, (uint32_t)value & 0xff000000);
         return !x2apic(cpu);
     case REG_DFR:
-        l->dfr = (uint32_t)value | 0x0fffffff;
+        x86_lapic_put(l->dfr, (uint32_t)value | 0x0fffffff);
         return !x2apic(cpu);
     case REG_SVR:
         write_svr(cpu, (uint32_t)value);
@@ -263,7 +263,7 @@ static bool write_base(struct x86_cpu *cpu, uint64_t value)
         return false;
     if ((old & X86_APIC_BASE_X2APIC) && new == X86_APIC_BASE_ENABLE)
         return false;
-    l->base_msr = value;
+    x86_lapic_put(l->base_msr, value);
     if (old != new && (!old || !new))
         x86_lapic_init(cpu);
     if (cpu->tlb)

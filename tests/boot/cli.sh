@@ -37,6 +37,10 @@ expect 2 '--memory: 10T is out of range' run --memory 10T
 expect 2 "'512X' is not a size" run --memory 512X
 expect 2 "'' is not a size" run --memory ''
 expect 2 "'-5M' is not a size" run --memory -5M
+expect 2 '--cpus: 0 is out of range' run --cpus 0
+expect 2 '--cpus: 65 is out of range' run --cpus 65
+expect 2 "'two' is not a number" run --cpus two
+expect 2 'one processor only' run --cpus 2 --engine lockstep --kernel "$work/zeros"
 expect 2 "there is no 'bridge'" run --net bridge
 expect 2 'give it as' run --publish 80
 expect 2 'give it as' run --publish 70000:80

@@ -122,7 +122,7 @@ static int vm_create(struct engine_vm **result, const struct engine_config *conf
     int rc;
 
     if (config->cpus != 1)
-        return error_set(err, -EINVAL, "lockstep: one processor only");
+        return error_set(err, -EINVAL, "lockstep compares one processor only, not %u", config->cpus);
     vm = calloc(1, sizeof(*vm));
     if (!vm)
         return error_set(err, -ENOMEM, "lockstep: no memory");

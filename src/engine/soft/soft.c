@@ -35,7 +35,10 @@ void soft_nmi(struct soft_vcpu *vcpu)
 
 void soft_signal(struct soft_vm *vm, const struct x86_apic_message *message)
 {
-    for (unsigned i = 0; i < vm->cpus; i++) {
+    const bool one = !message->shorthand && !message->logical && message->destination < vm->cpus;
+    const unsigned first = one ? message->destination : 0, end = one ? first + 1 : vm->cpus;
+
+    for (unsigned i = first; i < end; i++) {
         struct soft_vcpu *vcpu = vm->vcpu[i];
 
         if (!vcpu || !x86_lapic_accepts(&vcpu->cpu, message))
