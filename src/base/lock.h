@@ -15,6 +15,7 @@ enum lock_rank {
     LOCK_IRQCHIP, /* IOAPIC, 8259: taken from within a device */
     LOCK_BACKEND, /* character, block, network backends */
     LOCK_OVERLAY, /* one overlay of a disk */
+    LOCK_FS,      /* one file server's tables; taken from within a directory's LOCK_BACKEND */
     LOCK_ENGINE,  /* an engine's own */
     LOCK_LOOP,    /* event loop's timer list */
 };
