@@ -42,6 +42,16 @@ static int set_disk(void *target, const char *value, struct error *err)
     return config_add_disk(target, value, err);
 }
 
+static int add_share(void *target, const char *value, struct error *err)
+{
+    return config_add_share(target, value, err);
+}
+
+static int set_root(void *target, const char *value, struct error *err)
+{
+    return config_set_root(target, value, err);
+}
+
 static int set_net(void *target, const char *value, struct error *err)
 {
     return config_set_net(target, value, err);
@@ -89,6 +99,14 @@ static const struct option_row options[] = {
     {"--cpus", "N", "processors: 1 (the default) to 64, each a thread of this host", set_cpus},
     {"--disk", "FILE[,...]", "a disk: a file, or ...,ro or ...,scratch (writes are forgotten), ...,id=NAME; several",
      set_disk},
+    {"--share", "DIR[:TAG][,...]",
+     "a directory of this host, in the default guest at /mnt/TAG; ...,ro: only to read; ...,writeback: faster, if\n"
+     "                         nobody else changes it meanwhile; several. Elsewhere: mount -t virtiofs TAG /mnt",
+     add_share},
+    {"--root", "host",
+     "default guest: this host's files are its root, the current directory its own; what it writes\n"
+     "                         is forgotten. Files that you cannot read, it cannot either",
+     set_root},
     {"--net", "KIND", "user (the default: no rights needed), none, or tap=NAME", set_net},
     {"--publish", "PORTS", "HOSTPORT:GUESTPORT: that port of this host leads to the guest; several", add_publish},
     {"--engine", "NAME", "auto (the default), kvm, bt, interp, or lockstep[:A,B]", set_engine},

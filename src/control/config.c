@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 void config_init(struct config *config)
 {
@@ -120,6 +121,86 @@ int config_add_disk(struct config *config, const char *text, struct error *err)
     return rc;
 }
 
+static bool good_tag(const char *tag)
+{
+    static const char letters[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._-";
+
+    return *tag && *tag != '.' && tag[strspn(tag, letters)] == '\0' && strlen(tag) <= CONFIG_TAG_MAX;
+}
+
+/* The directory's own name, whatever way its path takes; "root" for the root. */
+static void tag_from_path(const char *path, char *tag, size_t size)
+{
+    char *whole = realpath(path, NULL);
+    const char *slash = whole ? strrchr(whole, '/') : NULL;
+
+    snprintf(tag, size, "%s", !slash ? "" : slash[1] ? slash + 1 : "root");
+    free(whole);
+}
+
+/* What is behind the last colon is the tag, unless that is a part of the path. */
+static int set_tag(struct config_share *share, struct error *err)
+{
+    char *colon = strrchr(share->path, ':'), name[CONFIG_TAG_MAX + 2];
+    const bool given = colon && !strchr(colon, '/') && access(share->path, F_OK);
+
+    if (given) {
+        *colon = '\0';
+        snprintf(name, sizeof(name), "%s", colon + 1);
+    } else {
+        tag_from_path(share->path, name, sizeof(name));
+    }
+    if (!given && !*name)
+        return error_set(err, -ENOENT, "--share: '%s': %s", share->path, strerror(errno));
+    if (!good_tag(name))
+        return error_set(err, -EINVAL,
+                         "--share: '%s' is no tag (letters, digits, . _ -, at most %d of them); give one: "
+                         "--share %s:TAG",
+                         name, CONFIG_TAG_MAX, share->path);
+    snprintf(share->tag, sizeof(share->tag), "%.*s", CONFIG_TAG_MAX, name);
+    return 0;
+}
+
+int config_add_share(struct config *config, const char *text, struct error *err)
+{
+    struct config_share *share = &config->share[config->share_count];
+    char *word, *rest;
+    int rc = 0;
+
+    if (config->share_count == CONFIG_SHARES)
+        return error_set(err, -E2BIG, "--share: more than %d", CONFIG_SHARES);
+    rest = strdup(text);
+    if (!rest)
+        return error_set(err, -ENOMEM, "--share: no memory");
+    *share = (struct config_share){.path = strsep(&rest, ",")};
+    config->share_count++;
+    while (!rc && (word = strsep(&rest, ","))) {
+        if (!strcmp(word, "ro"))
+            share->readonly = true;
+        else if (!strcmp(word, "writeback"))
+            share->writeback = true;
+        else
+            rc = error_set(err, -EINVAL, "--share: '%s' is not understood; there are ro and writeback", word);
+    }
+    if (!rc && !*share->path)
+        rc = error_set(err, -EINVAL, "--share: give it a directory: --share DIR[:TAG][,ro][,writeback]");
+    if (!rc)
+        rc = set_tag(share, err);
+    for (unsigned i = 0; !rc && i + 1 < config->share_count; i++)
+        if (!strcmp(config->share[i].tag, share->tag))
+            rc = error_set(err, -EEXIST, "--share: two of the tag '%s'; give one of them another: --share %s:TAG",
+                           share->tag, share->path);
+    return rc;
+}
+
+int config_set_root(struct config *config, const char *text, struct error *err)
+{
+    if (strcmp(text, "host"))
+        return error_set(err, -EINVAL, "--root: there is no '%s'; there is host", text);
+    config->host_root = true;
+    return 0;
+}
+
 int config_set_net(struct config *config, const char *text, struct error *err)
 {
     if (!strcmp(text, "user")) {
@@ -177,4 +258,6 @@ void config_free(struct config *config)
 {
     while (config->disk_count)
         free(config->disk[--config->disk_count].path);
+    while (config->share_count)
+        free(config->share[--config->share_count].path);
 }

@@ -36,6 +36,15 @@ struct config_disk {
     bool readonly, scratch;
 };
 
+#define CONFIG_SHARES  8
+#define CONFIG_TAG_MAX 36
+
+struct config_share {
+    char *path;
+    char tag[CONFIG_TAG_MAX + 1]; /* letters, digits, "._-" */
+    bool readonly, writeback;
+};
+
 #define CONFIG_PUBLISH 32
 
 enum config_net { CONFIG_NET_USER, CONFIG_NET_NONE, CONFIG_NET_TAP };
@@ -53,6 +62,9 @@ struct config {
     const char *trace_file; /* NULL: stderr */
     struct config_disk disk[CONFIG_DISKS];
     unsigned disk_count;
+    struct config_share share[CONFIG_SHARES];
+    unsigned share_count;
+    bool host_root; /* default guest: its root is the host's, with a throw-away layer over it */
     enum config_net net;
     const char *tap; /* CONFIG_NET_TAP */
     struct net_publish publish[CONFIG_PUBLISH];
@@ -71,6 +83,11 @@ int config_parse_cpus(const char *text, unsigned *cpus, struct error *err);
 
 /* "FILE[,ro][,scratch][,id=NAME]": one disk more. -EINVAL, -E2BIG, -ENOMEM with a message. */
 int config_add_disk(struct config *config, const char *text, struct error *err);
+/* "DIR[:TAG][,ro][,writeback]": one shared directory more. Without TAG it is the directory's name. -EINVAL, -E2BIG,
+ * -EEXIST (the tag), -ENOMEM with a message. */
+int config_add_share(struct config *config, const char *text, struct error *err);
+/* "host". -EINVAL with a message. */
+int config_set_root(struct config *config, const char *text, struct error *err);
 /* "user", "none" or "tap=NAME". -EINVAL with a message. */
 int config_set_net(struct config *config, const char *text, struct error *err);
 /* "[ADDRESS:]HOSTPORT:GUESTPORT[/udp]". -EINVAL, -E2BIG with a message. */

@@ -13,6 +13,9 @@
 /* The default guest's kernel command line; --append comes after it. */
 #define GUEST_CMDLINE "console=ttyS0 nokaslr tsc=reliable panic=-1 cryptomgr.notests"
 
+/* By what tag it mounts the host's root file system, if trapeze.root names it. */
+#define GUEST_ROOT_TAG "host-root"
+
 struct guest {
     char kernel[PATH_MAX], initrd[PATH_MAX];
 };

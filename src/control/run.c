@@ -14,6 +14,7 @@
 #include <unistd.h>
 
 #include "backend/block/block.h"
+#include "backend/fs/fs.h"
 #include "base/log.h"
 #include "base/loop.h"
 #include "control/disk_kernel.h"
@@ -33,6 +34,7 @@ struct session {
     bool streams_open;
     struct machine *machine;
     struct block *disk[CONFIG_DISKS];
+    struct fs *share[MACHINE_SHARES];
     struct disk_kernel from_disk;
     struct config effective; /* the user's, with the disk's kernel */
     struct net *net;
@@ -62,10 +64,23 @@ static void catch_signals(void)
     signal(SIGPIPE, SIG_IGN);
 }
 
+/* What the default guest is to mount. */
+static void list_shares(const struct config *config, char *words, size_t size)
+{
+    size_t n = 0;
+
+    *words = '\0';
+    for (unsigned i = 0; i < config->share_count && n < size; i++)
+        n += (size_t)snprintf(words + n, size - n, "%s%s", i ? "," : " trapeze.share=", config->share[i].tag);
+    if (config->host_root && n < size)
+        snprintf(words + n, size - n, " trapeze.root=" GUEST_ROOT_TAG);
+}
+
 /* Kernel, initrd and command line: the user's, or the default guest's. */
 static int choose_guest(struct session *session, struct machine_config *machine, struct error *err)
 {
     const struct config *config = session->config;
+    char shares[(CONFIG_TAG_MAX + 1) * (CONFIG_SHARES + 1) + 64];
     int n;
 
     machine->kernel = config->kernel;
@@ -79,8 +94,9 @@ static int choose_guest(struct session *session, struct machine_config *machine,
         if (!config->initrd)
             machine->initrd = session->guest.initrd;
     }
-    n = snprintf(session->cmdline, sizeof(session->cmdline), "%s%s%s%s%s", config->kernel ? "" : GUEST_CMDLINE,
-                 config->kernel ? "" : session->streams.words,
+    list_shares(config, shares, sizeof(shares));
+    n = snprintf(session->cmdline, sizeof(session->cmdline), "%s%s%s%s%s%s", config->kernel ? "" : GUEST_CMDLINE,
+                 config->kernel ? "" : session->streams.words, config->kernel ? "" : shares,
                  config->kernel || config->net != CONFIG_NET_USER ? "" : " trapeze.net=user",
                  config->kernel || !config->append ? "" : " ", config->append ? config->append : "");
     if (n >= (int)sizeof(session->cmdline))
@@ -114,6 +130,7 @@ static void on_end(void *opaque, int signal_number)
 }
 
 _Static_assert(CONFIG_DISKS == MACHINE_DISKS, "disks");
+_Static_assert(CONFIG_SHARES < MACHINE_SHARES, "shares, and the host's root");
 _Static_assert(CONFIG_CODE_CACHE == ENGINE_CODE_CACHE && CONFIG_CODE_CACHE_MIN == ENGINE_CODE_CACHE_MIN &&
                    CONFIG_CODE_CACHE_MAX == ENGINE_CODE_CACHE_MAX,
                "code cache");
@@ -153,6 +170,39 @@ static int boot_from_disk(struct session *session, struct error *err)
     config->initrd = *session->from_disk.initrd ? session->from_disk.initrd : NULL;
     config->append = session->disk_cmdline;
     return 0;
+}
+
+static int open_share(struct session *session, struct machine_config *machine, const struct fs_config *config,
+                      const char *option, const char *tag, struct error *err)
+{
+    struct fs *fs = fs_open(config, option, err);
+
+    if (!fs)
+        return -EINVAL;
+    session->share[machine->share_count] = fs;
+    machine->share[machine->share_count++] = (struct machine_share){fs, tag};
+    return 0;
+}
+
+static int open_shares(struct session *session, struct machine_config *machine, struct error *err)
+{
+    static const struct fs_config root = {.path = "/", .readonly = true, .constant = true};
+    const struct config *config = session->config;
+    int rc = 0;
+
+    if (!config->share_count && !config->host_root)
+        return 0;
+    if (!strncmp(config->engine, "lockstep", 8))
+        return error_set(err, -EINVAL, "--share, --root: lockstep compares memory, and a device writes to one side's");
+    for (unsigned i = 0; !rc && i < config->share_count; i++) {
+        const struct config_share *share = &config->share[i];
+        const struct fs_config fs = {.path = share->path, .readonly = share->readonly, .writeback = share->writeback};
+
+        rc = open_share(session, machine, &fs, "--share", share->tag, err);
+    }
+    if (!rc && config->host_root)
+        rc = open_share(session, machine, &root, "--root host", GUEST_ROOT_TAG, err);
+    return rc;
 }
 
 /* Lockstep has no virtio devices. */
@@ -205,6 +255,8 @@ static int prepare(struct session *session, struct error *err)
     if (!rc)
         rc = boot_from_disk(session, err);
     if (!rc)
+        rc = open_shares(session, &machine, err);
+    if (!rc)
         rc = open_net(session, &machine, err);
     if (!rc) {
         session->streams_open = true;
@@ -241,6 +293,9 @@ static void release(struct session *session)
     for (unsigned i = 0; i < CONFIG_DISKS; i++)
         if (session->disk[i])
             block_close(session->disk[i]);
+    for (unsigned i = 0; i < MACHINE_SHARES; i++)
+        if (session->share[i])
+            fs_close(session->share[i]);
     if (session->loop)
         loop_free(session->loop);
     if (session->clock)

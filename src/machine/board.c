@@ -21,6 +21,7 @@
 #include "device/virtio/balloon.h"
 #include "device/virtio/blk.h"
 #include "device/virtio/console.h"
+#include "device/virtio/fs.h"
 #include "device/virtio/net.h"
 #include "device/virtio/rng.h"
 #include "engine/lockstep/lockstep.h"
@@ -54,6 +55,7 @@ struct board {
     struct pci_host *pci;
     struct virtio_rng *rng;
     struct virtio_blk *disk[MACHINE_DISKS];
+    struct virtio_fs *share[MACHINE_SHARES];
     struct virtio_net *net;
     struct virtio_balloon *balloon;
     struct virtio_console *terminal, *job_port;
@@ -314,6 +316,12 @@ static int add_virtio(struct board *board, struct error *err)
         if (!board->disk[i])
             return -ENOMEM;
     }
+    for (unsigned i = 0; i < config->share_count; i++) {
+        board->share[i] =
+            virtio_fs_new(board->pci, machine->mem, config->share[i].fs, config->share[i].tag, config->cpus, err);
+        if (!board->share[i])
+            return -ENOMEM;
+    }
     if (config->net) {
         board->net = virtio_net_new(board->pci, machine->mem, config->net, mac_address, err);
         if (!board->net)
@@ -367,6 +375,9 @@ void board_free(struct board *board)
     for (unsigned i = 0; i < ARRAY_SIZE(board->disk); i++)
         if (board->disk[i])
             virtio_blk_free(board->disk[i]);
+    for (unsigned i = 0; i < ARRAY_SIZE(board->share); i++)
+        if (board->share[i])
+            virtio_fs_free(board->share[i]);
     if (board->net)
         virtio_net_free(board->net);
     if (board->balloon)

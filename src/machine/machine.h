@@ -6,6 +6,7 @@
 
 #include "backend/block/block.h"
 #include "backend/char/chardev.h"
+#include "backend/fs/fs.h"
 #include "backend/net/net.h"
 #include "base/error.h"
 #include "base/types.h"
@@ -13,11 +14,17 @@
 
 struct machine;
 
-#define MACHINE_DISKS 16
+#define MACHINE_DISKS  16
+#define MACHINE_SHARES 9
 
 struct machine_disk {
     struct block *block; /* the caller's */
     const char *id;      /* serial number; "" for none */
+};
+
+struct machine_share {
+    struct fs *fs; /* the caller's */
+    const char *tag;
 };
 
 struct machine_config {
@@ -32,6 +39,8 @@ struct machine_config {
     struct chardev *terminal, *job_port;
     struct machine_disk disk[MACHINE_DISKS];
     unsigned disk_count;
+    struct machine_share share[MACHINE_SHARES];
+    unsigned share_count;
     struct net *net;   /* the caller's; NULL: no network card */
     struct loop *loop; /* the caller's; its clock is the VM's */
 };
