@@ -37,6 +37,13 @@ bool guest_take_signals(int fd, pid_t pid, int *status);
 /* Returns when the devices' drivers have found what they look for, consoles and ports too. */
 void guest_load_drivers(void);
 
+/* --- shares.c ------------------------------------------------------------------------------------ */
+
+/* The tags, parted by commas; the text is taken apart. */
+void guest_mount_shares(char *tags);
+/* The share of that tag becomes the root. False: it did not, and was said why. */
+bool guest_enter_host_root(const char *tag);
+
 /* --- network.c ----------------------------------------------------------------------------------- */
 
 void guest_set_up_network(bool user_mode);

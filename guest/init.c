@@ -4,6 +4,8 @@
  *   trapeze.mode=shell (also without any)  a shell on the console
  *   trapeze.mode=job                       a command from the job channel
  *   trapeze.mode=demo                      a demonstration
+ *   trapeze.share=TAG,...                  mounts them at /mnt/TAG
+ *   trapeze.root=TAG                       that share becomes the root
  * Called as poweroff, halt or reboot by anybody else, it asks process 1.
  */
 #include <errno.h>
@@ -203,7 +205,7 @@ static int ask_init(const char *applet)
 
 int main(int argc, char **argv)
 {
-    char mode[16];
+    char mode[16], tags[512];
 
     if (getpid() != 1) {
         const char *slash = strrchr(argv[0], '/');
@@ -222,6 +224,12 @@ int main(int argc, char **argv)
     setenv("SHELL", "/bin/sh", 1);
     install_busybox();
     guest_load_drivers();
+    read_option("trapeze.root", tags, sizeof(tags));
+    if (*tags && !guest_enter_host_root(tags))
+        guest_exit(STATUS_TROUBLE);
+    read_option("trapeze.share", tags, sizeof(tags));
+    if (*tags)
+        guest_mount_shares(tags);
     read_option("trapeze.net", mode, sizeof(mode));
     guest_set_up_network(strcmp(mode, "user") == 0);
     if (chdir("/root") < 0)

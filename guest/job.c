@@ -4,6 +4,7 @@
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <grp.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdio.h>
@@ -33,6 +34,9 @@ struct output {
 struct job {
     struct channel channel;
     struct strings argv, env;
+    char dir[JOB_PAYLOAD + 1]; /* "": stays here */
+    size_t id_count;           /* 0: root */
+    uint32_t ids[JOB_IDS_MAX]; /* user, group, further groups */
     bool started, terminal, trouble;
     pid_t pid;
     bool ended;
@@ -75,6 +79,15 @@ static char **split(struct strings *s)
     return vector;
 }
 
+/* Its own streams are its own: it may open them again by name. */
+static bool take_identity(const struct job *job)
+{
+    for (int fd = 0; fd < 3; fd++)
+        if (fchown(fd, job->ids[0], (gid_t)-1) < 0)
+            return false;
+    return setgroups(job->id_count - 2, job->ids + 2) == 0 && setgid(job->ids[1]) == 0 && setuid(job->ids[0]) == 0;
+}
+
 static _Noreturn void run_command(struct job *job)
 {
     char **argv = split(&job->argv), **env = split(&job->env);
@@ -88,6 +101,14 @@ static _Noreturn void run_command(struct job *job)
         _exit(STATUS_TROUBLE);
     }
     guest_unblock_signals();
+    if (*job->dir && chdir(job->dir) < 0) {
+        dprintf(STDERR_FILENO, "trapeze: %s: %s\n", job->dir, strerror(errno));
+        _exit(STATUS_TROUBLE);
+    }
+    if (job->id_count && !take_identity(job)) {
+        dprintf(STDERR_FILENO, "trapeze: user %u: %s\n", job->ids[0], strerror(errno));
+        _exit(STATUS_TROUBLE);
+    }
     execvp(argv[0], argv);
     code = errno;
     dprintf(STDERR_FILENO, "trapeze: %s: %s\n", argv[0],
@@ -287,6 +308,10 @@ static void take_frame(void *opaque, uint8_t type, const uint8_t *data, size_t l
         append(job, &job->env, data, len);
     else if (type == JOB_ARGV && !job->started)
         append(job, &job->argv, data, len);
+    else if (type == JOB_DIR && !job->started)
+        snprintf(job->dir, sizeof(job->dir), "%.*s", (int)len, (const char *)data);
+    else if (type == JOB_USER && !job->started && len >= 8 && len % 4 == 0)
+        memcpy(job->ids, data, 4 * (job->id_count = len / 4));
     else if (type == JOB_START && len == 5 && !job->started)
         start(job, data);
     else if (type == JOB_STDIN)

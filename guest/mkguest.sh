@@ -191,7 +191,7 @@ depmod=$busybox
 
 say "compiling init ($ARCH)"
 # shellcheck disable=SC2086
-"$CC" $flags -o "$work/init" "$here"/init.c "$here"/drivers.c "$here"/network.c "$here"/channel.c "$here"/shell.c "$here"/job.c "$here"/demo.c \
+"$CC" $flags -o "$work/init" "$here"/init.c "$here"/drivers.c "$here"/network.c "$here"/shares.c "$here"/channel.c "$here"/shell.c "$here"/job.c "$here"/demo.c \
     2>"$log" || { cat "$log" >&2; fail "init does not compile (a static C library is needed: package libc6-dev)"; }
 "$CC" -std=gnu11 -D_GNU_SOURCE -O1 -o "$work/mkinitramfs" "$here/mkinitramfs.c" 2>"$log" ||
     { cat "$log" >&2; fail "mkinitramfs does not compile"; }

@@ -60,6 +60,7 @@ void guest_set_up_network(bool user_mode)
         if (set_address(fd, SIOCSIFNETMASK, "255.255.255.0") < 0 || raise_interface(fd, CARD) < 0 ||
             add_gateway(fd, "10.0.2.2") < 0)
             guest_say("network: %s", strerror(errno));
+        unlink("/etc/resolv.conf"); /* the host's may lead elsewhere */
         file = open("/etc/resolv.conf", O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
         if (file >= 0) {
             dprintf(file, "nameserver 10.0.2.3\n");

@@ -159,7 +159,7 @@ static int boot_from_disk(struct session *session, struct error *err)
     struct config *config = &session->effective;
     int rc;
 
-    if (!config->disk_count || config->kernel || config->initrd || config->command || config->demo)
+    if (!config->disk_count || config->kernel || config->initrd || config->command || config->demo || config->host_root)
         return 0;
     rc = disk_kernel_find(&session->from_disk, session->disk[0], config->disk[0].path, err);
     if (rc)
@@ -241,8 +241,11 @@ static int prepare(struct session *session, struct error *err)
     char engine_line[512];
     int rc;
 
-    if (session->config->kernel && (session->config->command || session->config->demo))
-        return error_set(err, -EINVAL, "a command after `--`, or --demo, is for the default guest: leave out --kernel");
+    if (session->config->kernel && (session->config->command || session->config->demo || session->config->host_root))
+        return error_set(err, -EINVAL,
+                         "a command after `--`, --demo and --root are for the default guest: leave out --kernel");
+    if (session->config->demo && session->config->host_root)
+        return error_set(err, -EINVAL, "--demo and --root exclude each other");
     session->clock = vclock_new();
     session->loop = session->clock ? loop_new(session->clock) : NULL;
     if (!session->loop)

@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdio.h>
@@ -106,13 +107,33 @@ static int add_port(struct streams *streams, unsigned which, struct chardev *bac
 
 /* --- the three ways -------------------------------------------------------------------------------- */
 
+static const char *own_shell(void)
+{
+    const char *shell = getenv("SHELL");
+
+    return shell && *shell ? shell : "/bin/sh";
+}
+
+/* User, group, further groups; no more of these than there is room for. */
+static unsigned own_ids(uint32_t ids[JOB_IDS_MAX])
+{
+    int n = getgroups(JOB_IDS_MAX - 2, ids + 2);
+
+    ids[0] = geteuid();
+    ids[1] = getegid();
+    return 2 + (unsigned)MAX(n, 0);
+}
+
 /* The job's streams are ours; what the kernel says (a panic) goes to standard error. */
 static int open_job(struct streams *streams, const struct config *config, struct loop *loop, struct error *err)
 {
-    char term[128];
-    const char *const env[] = {term, NULL}, *const shell[] = {"sh", NULL};
+    char term[128], dir[PATH_MAX];
+    const char *const env[] = {term, NULL}, *const shell[] = {"sh", NULL}, *const own[] = {own_shell(), NULL};
+    uint32_t ids[JOB_IDS_MAX];
     struct job_config job = {
-        .argv = config->command ? (const char *const *)config->command : shell,
+        .argv = config->command     ? (const char *const *)config->command
+                : config->host_root ? own
+                                    : shell,
         .env = env,
         .in = STDIN_FILENO,
         .out = STDOUT_FILENO,
@@ -124,6 +145,12 @@ static int open_job(struct streams *streams, const struct config *config, struct
 
     snprintf(streams->words, sizeof(streams->words), " quiet loglevel=3 trapeze.mode=job");
     snprintf(term, sizeof(term), "TERM=%.100s", terminal_type());
+    if (config->host_root) { /* as if it were run here */
+        job.env = (const char *const *)environ;
+        job.dir = getcwd(dir, sizeof(dir));
+        job.ids = ids;
+        job.id_count = own_ids(ids);
+    }
     if (job.terminal) {
         rc = open_keyboard(streams, loop, err);
         if (rc)
@@ -204,7 +231,7 @@ int streams_open(struct streams *streams, const struct config *config, struct lo
 
     *streams = (struct streams){.keys = {-1, -1}, .watched = -1, .end = end, .opaque = opaque};
     /* Without a terminal the default guest's shell is a job too: it reads a script. */
-    if (config->command || (!config->kernel && !config->demo && !terminal))
+    if (config->command || config->host_root || (!config->kernel && !config->demo && !terminal))
         return open_job(streams, config, loop, err);
     watch_output(streams, loop);
     if (config->demo)

@@ -524,9 +524,22 @@ static uint8_t *put_strings(uint8_t *out, uint8_t type, const char *const *strin
     return out;
 }
 
+/* One frame; none if it is empty. */
+static uint8_t *add_frame(uint8_t *out, uint8_t type, const void *data, size_t len)
+{
+    if (!len)
+        return out;
+    out[0] = type;
+    out[1] = (uint8_t)len;
+    out[2] = (uint8_t)(len >> 8);
+    memcpy(out + JOB_HEADER, data, len);
+    return out + JOB_HEADER + len;
+}
+
 static int build_start(struct job *job, const struct job_config *config, struct error *err)
 {
     size_t args = strings_size(config->argv), env = strings_size(config->env);
+    size_t dir = config->dir ? strlen(config->dir) : 0, ids = config->id_count * sizeof(*config->ids);
     const uint8_t tail[] = {JOB_START,
                             5,
                             0,
@@ -540,11 +553,19 @@ static int build_start(struct job *job, const struct job_config *config, struct 
     if (args > JOB_ARGS_MAX || env > JOB_ARGS_MAX)
         return error_set(err, -E2BIG, "the command's %s: %zu bytes; at most %d can be given to the guest",
                          args > JOB_ARGS_MAX ? "arguments" : "environment", MAX(args, env), JOB_ARGS_MAX);
-    job->start = malloc((args + env) + ((args + env) / JOB_PAYLOAD + 2) * JOB_HEADER + sizeof(tail));
+    if (dir > JOB_PAYLOAD)
+        return error_set(err, -ENAMETOOLONG,
+                         "the current directory's name has %zu bytes; at most %d can be given to "
+                         "the guest",
+                         dir, JOB_PAYLOAD);
+    job->start = malloc((args + env + dir + ids) + 2 * JOB_HEADER + ((args + env) / JOB_PAYLOAD + 2) * JOB_HEADER +
+                        sizeof(tail));
     if (!job->start)
         return error_set(err, -ENOMEM, "job channel: no memory");
     out = put_strings(job->start, JOB_ENV, config->env);
     out = put_strings(out, JOB_ARGV, config->argv);
+    out = add_frame(out, JOB_DIR, config->dir, dir);
+    out = add_frame(out, JOB_USER, config->ids, ids);
     memcpy(out, tail, sizeof(tail));
     job->start_len = (size_t)(out - job->start) + sizeof(tail);
     return 0;

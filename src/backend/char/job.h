@@ -7,12 +7,16 @@
 #define BACKEND_CHAR_JOB_H
 
 #include "backend/char/chardev.h"
+#include "backend/char/job_protocol.h"
 #include "base/error.h"
 #include "base/loop.h"
 
 struct job_config {
     const char *const *argv; /* ends in NULL. NULL: no job; only window sizes are told (the console's) */
     const char *const *env;  /* "NAME=value" added to the guest's own; NULL: nothing */
+    const char *dir;         /* where it begins; NULL: where the guest's init is */
+    const uint32_t *ids;     /* in whose name: user, group and further groups; NULL: root's */
+    unsigned id_count;       /* 0, or from 2 to JOB_IDS_MAX */
     int in, out,
         err;       /* -1: end of input at once, output dropped. They stay the caller's, their flags are not touched */
     bool terminal; /* the job gets a terminal; all its output comes to out */

@@ -21,6 +21,8 @@ enum job_frame {
     JOB_SIGNAL = 0x07,     /* number (1): to the job's process group */
     JOB_OUT_CREDIT = 0x08, /* bytes (4) of stdout and stderr that may be sent beyond what was allowed before */
     JOB_OUT_CLOSED = 0x09, /* stream (1): 1 stdout, 2 stderr: nobody reads it any more */
+    JOB_DIR = 0x0a,        /* path: where the job begins; its end is the frame's */
+    JOB_USER = 0x0b,       /* user (4), group (4), further groups (4 each): in whose name; without it: root's */
     /* to the monitor */
     JOB_READY = 0x81,     /* JOB_MAGIC: the first frame; what comes before it is noise */
     JOB_STDOUT = 0x82,    /* data */
@@ -39,5 +41,6 @@ enum job_frame {
 #define JOB_IN_WINDOW  32768  /* bytes of stdin on their way at the most */
 #define JOB_OUT_WINDOW 65536  /* bytes of stdout and stderr together */
 #define JOB_ARGS_MAX   131072 /* bytes of arguments; and of environment */
+#define JOB_IDS_MAX    (JOB_PAYLOAD / 4)
 
 #endif
