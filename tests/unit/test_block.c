@@ -14,10 +14,15 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/filter.h>
+#include <linux/seccomp.h>
 #include <pthread.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
-#include "backend/block/block.h"
+#include "backend/block/block_internal.h"
 
 #define SIZE (MIB(3) + 512 * 5)
 
@@ -88,6 +93,7 @@ static int run(struct block *block, enum block_op op, uint64_t offset, void *dat
 
     if (block_submit(block, &waiter.request))
         return waiter.request.rc;
+    block_kick(block);
     pthread_mutex_lock(&waiter.mutex);
     while (!waiter.done)
         pthread_cond_wait(&waiter.cond, &waiter.mutex);
@@ -150,6 +156,147 @@ static void test_raw(void **state)
     assert_true(block_readonly(block));
     check_all(block, model);
     block_close(block);
+    free(model);
+}
+
+/* --- the servers themselves, with more under way than they have room for ------------------------ */
+
+#define MANY  400
+#define PIECE 4096
+
+struct crowd {
+    struct block_request request[MANY];
+    struct iovec iov[MANY][2];
+    uint8_t data[MANY][PIECE];
+    _Atomic unsigned finished;
+};
+
+static void on_finished(void *opaque, struct block_request *request)
+{
+    ((struct crowd *)opaque)->finished++;
+}
+
+/* Pieces of the disk, each once, in a random order; and flushes between them. */
+static void fill_crowd(struct crowd *crowd, struct block_list *list, enum block_op op)
+{
+    crowd->finished = 0;
+    block_list_init(list);
+    for (unsigned i = 0; i < MANY; i++) {
+        uint64_t offset = (i * 241u % MANY) * (uint64_t)PIECE;
+
+        crowd->iov[i][0] = (struct iovec){crowd->data[i], 1000};
+        crowd->iov[i][1] = (struct iovec){crowd->data[i] + 1000, PIECE - 1000};
+        crowd->request[i] = (struct block_request){.op = op, .offset = offset, .len = PIECE};
+        if (op == BLOCK_READ || op == BLOCK_WRITE) {
+            crowd->request[i].iov = crowd->iov[i];
+            crowd->request[i].iov_count = 2;
+        }
+        crowd->request[i].rc = 1;
+        block_list_add(list, &crowd->request[i]);
+    }
+}
+
+/* Half in one go, the others one by one. */
+static void serve_crowd(struct block_server *server, struct crowd *crowd, struct block_list *list)
+{
+    struct block_list half;
+
+    block_list_init(&half);
+    for (unsigned i = 0; i < MANY / 2; i++)
+        block_list_add(&half, block_list_take(list));
+    server->ops->submit(server, &half);
+    for (struct block_request *request; (request = block_list_take(list));) {
+        block_list_add(&half, request);
+        server->ops->submit(server, &half);
+    }
+    while (crowd->finished < MANY)
+        usleep(100);
+}
+
+static void check_server(struct block_server *(*new)(struct block_layer *, struct block_listener))
+{
+    struct crowd *crowd = calloc(1, sizeof(*crowd));
+    const struct block_listener listener = {on_finished, crowd};
+    struct block_layer *layer;
+    struct block_server *server;
+    struct block_list list;
+    uint8_t *model = calloc(1, SIZE);
+    const enum block_op ops[] = {BLOCK_WRITE, BLOCK_READ, BLOCK_FLUSH, BLOCK_ZERO, BLOCK_READ, BLOCK_DISCARD};
+
+    make_disk("raw", model);
+    layer = block_raw_open(path_of("raw"), false, &err);
+    assert_non_null(layer);
+    server = new (layer, listener);
+    if (!server) { /* not on this host */
+        layer->ops->close(layer);
+        goto out;
+    }
+    for (unsigned round = 0; round < ARRAY_SIZE(ops); round++) {
+        fill_crowd(crowd, &list, ops[round]);
+        for (unsigned i = 0; i < MANY; i++)
+            memset(crowd->data[i], ops[round] == BLOCK_WRITE ? (int)(i * 7 + 1) : 0xee, PIECE);
+        serve_crowd(server, crowd, &list);
+        for (unsigned i = 0; i < MANY; i++) {
+            assert_int_equal(crowd->request[i].rc, 0);
+            for (unsigned k = 0; ops[round] == BLOCK_READ && k < PIECE; k++)
+                assert_int_equal(crowd->data[i][k], round == 1 ? (uint8_t)(i * 7 + 1) : 0);
+        }
+    }
+    /* The file becomes shorter, in the middle of a piece: what cannot be read is an error. */
+    assert_int_equal(truncate(path_of("raw"), 100 * PIECE + 512), 0);
+    fill_crowd(crowd, &list, BLOCK_READ);
+    serve_crowd(server, crowd, &list);
+    for (unsigned i = 0; i < MANY; i++)
+        assert_int_equal(crowd->request[i].rc, i * 241u % MANY < 100 ? 0 : -EIO);
+    server->ops->free(server);
+    layer->ops->close(layer);
+out:
+    free(model);
+    free(crowd);
+}
+
+static void test_threads(void **state)
+{
+    check_server(block_threads_new);
+}
+
+static void test_uring(void **state)
+{
+    check_server(block_uring_new);
+}
+
+/* A sandbox that knows no io_uring, or whose entry only fails: threads serve the disk. */
+static void test_no_uring(void **state)
+{
+    const unsigned forbidden[] = {SYS_io_uring_setup, SYS_io_uring_enter};
+    uint8_t *model = malloc(SIZE);
+
+    make_disk("raw", model);
+    for (unsigned i = 0; i < ARRAY_SIZE(forbidden); i++) {
+        struct sock_filter filter[] = {
+            BPF_STMT(BPF_LD | BPF_W | BPF_ABS, 0), /* the system call's number */
+            BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, forbidden[i], 0, 1),
+            BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | (i ? EPERM : ENOSYS)),
+            BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+        };
+        struct sock_fprog program = {ARRAY_SIZE(filter), filter};
+        pid_t pid = fork();
+        int status;
+
+        if (pid == 0) {
+            struct block *block;
+
+            if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) || prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program))
+                _exit(0); /* cannot be tried here */
+            block = open_disk("raw", false, false);
+            if (!block || run(block, BLOCK_WRITE, 512, model, 512) || run(block, BLOCK_FLUSH, 0, NULL, 0))
+                _exit(1);
+            block_close(block);
+            _exit(0);
+        }
+        assert_int_equal(waitpid(pid, &status, 0), pid);
+        assert_int_equal(status, 0);
+    }
     free(model);
 }
 
@@ -350,9 +497,10 @@ static void test_damaged(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_raw),     cmocka_unit_test(test_scratch), cmocka_unit_test(test_overlay),
-        cmocka_unit_test(test_flush),   cmocka_unit_test(test_locks),   cmocka_unit_test(test_shrunk),
-        cmocka_unit_test(test_damaged),
+        cmocka_unit_test(test_raw),      cmocka_unit_test(test_scratch), cmocka_unit_test(test_overlay),
+        cmocka_unit_test(test_flush),    cmocka_unit_test(test_locks),   cmocka_unit_test(test_shrunk),
+        cmocka_unit_test(test_damaged),  cmocka_unit_test(test_threads), cmocka_unit_test(test_uring),
+        cmocka_unit_test(test_no_uring),
     };
     char command[64];
     int rc;

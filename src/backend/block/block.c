@@ -1,11 +1,9 @@
 /*
- * backend/block/block.c: a disk: its layers, and the threads that serve its
- * requests.
+ * backend/block/block.c: a disk: its layers, and the server of its requests.
  */
 #include "backend/block/block.h"
 
 #include <errno.h>
-#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -13,24 +11,20 @@
 #include "base/lock.h"
 #include "base/log.h"
 
-#define THREADS 4
-
 struct block {
     struct block_layer *layer;
+    struct block_server *server;
     char *path;
     bool readonly;
     _Atomic int last_error; /* of the last line that was printed: one a kind of trouble is enough */
 
     struct lock lock;
-    pthread_cond_t work, idle;
-    struct block_request *first, **last;
-    unsigned under_way; /* queued or being served */
-    bool closing;
-    pthread_t thread[THREADS];
-    unsigned threads;
+    pthread_cond_t idle;
+    struct block_list submitted; /* until the kick */
+    unsigned under_way;          /* submitted or being served */
 };
 
-/* --- the threads ------------------------------------------------------------------------- */
+/* --- requests ------------------------------------------------------------------------- */
 
 static const char *const op_names[] = {"a read", "a write", "a flush", "a discard", "writing zeros"};
 
@@ -48,54 +42,16 @@ static void tell(struct block *block, const struct block_request *request)
     block->last_error = request->rc;
 }
 
-static struct block_request *take(struct block *block)
-{
-    struct block_request *request;
-
-    while (!block->first && !block->closing)
-        pthread_cond_wait(&block->work, &block->lock.mutex);
-    request = block->first;
-    if (request) {
-        block->first = request->next;
-        if (!block->first)
-            block->last = &block->first;
-    }
-    return request;
-}
-
-static void *serve_requests(void *opaque)
+static void finished(void *opaque, struct block_request *request)
 {
     struct block *block = opaque;
-    struct block_request *request;
 
+    tell(block, request);
+    request->done(request);
     lock_take(&block->lock);
-    while ((request = take(block))) {
-        lock_drop(&block->lock);
-        request->rc = block->layer->ops->serve(block->layer, request);
-        tell(block, request);
-        request->done(request);
-        lock_take(&block->lock);
-        if (!--block->under_way)
-            pthread_cond_broadcast(&block->idle);
-    }
+    if (!--block->under_way)
+        pthread_cond_broadcast(&block->idle);
     lock_drop(&block->lock);
-    return NULL;
-}
-
-/* Signals are the main thread's. */
-static int start_threads(struct block *block)
-{
-    sigset_t all, old;
-    int rc = 0;
-
-    sigfillset(&all);
-    pthread_sigmask(SIG_SETMASK, &all, &old);
-    while (block->threads < THREADS && !rc) {
-        rc = pthread_create(&block->thread[block->threads], NULL, serve_requests, block);
-        block->threads += !rc;
-    }
-    pthread_sigmask(SIG_SETMASK, &old, NULL);
-    return block->threads ? 0 : -rc; /* fewer will do */
 }
 
 bool block_submit(struct block *block, struct block_request *request)
@@ -104,17 +60,28 @@ bool block_submit(struct block *block, struct block_request *request)
 
     if (ops->try_serve) {
         request->rc = ops->try_serve(block->layer, request);
-        if (request->rc != -EAGAIN)
+        if (request->rc != -EAGAIN) {
+            tell(block, request);
             return true;
+        }
     }
-    request->next = NULL;
     lock_take(&block->lock);
-    *block->last = request;
-    block->last = &request->next;
+    block_list_add(&block->submitted, request);
     block->under_way++;
-    pthread_cond_signal(&block->work);
     lock_drop(&block->lock);
     return false;
+}
+
+void block_kick(struct block *block)
+{
+    struct block_list list;
+
+    block_list_init(&list);
+    lock_take(&block->lock);
+    block_list_join(&list, &block->submitted);
+    lock_drop(&block->lock);
+    if (list.first)
+        block->server->ops->submit(block->server, &list);
 }
 
 int block_read(struct block *block, uint64_t offset, void *data, uint64_t len)
@@ -159,6 +126,18 @@ static struct block_layer *open_layers(const struct block_config *config, struct
     return top;
 }
 
+/* The kernel where a file is all there is to it, else threads. */
+static int start_server(struct block *block)
+{
+    const struct block_listener listener = {finished, block};
+
+    if (block->layer->fd >= 0)
+        block->server = block_uring_new(block->layer, listener);
+    if (!block->server)
+        block->server = block_threads_new(block->layer, listener);
+    return block->server ? 0 : -EAGAIN;
+}
+
 struct block *block_open(const struct block_config *config, struct error *err)
 {
     struct block *block = calloc(1, sizeof(*block));
@@ -170,12 +149,11 @@ struct block *block_open(const struct block_config *config, struct error *err)
         return NULL;
     }
     block->readonly = config->readonly;
-    block->last = &block->first;
+    block_list_init(&block->submitted);
     lock_init(&block->lock, LOCK_BACKEND);
-    pthread_cond_init(&block->work, NULL);
     pthread_cond_init(&block->idle, NULL);
     block->layer = open_layers(config, err);
-    rc = block->layer ? start_threads(block) : -EINVAL;
+    rc = block->layer ? start_server(block) : -EINVAL;
     if (!rc)
         return block;
     if (block->layer)
@@ -186,12 +164,11 @@ struct block *block_open(const struct block_config *config, struct error *err)
 
 void block_close(struct block *block)
 {
-    lock_take(&block->lock);
-    block->closing = true;
-    pthread_cond_broadcast(&block->work);
-    lock_drop(&block->lock);
-    for (unsigned i = 0; i < block->threads; i++)
-        pthread_join(block->thread[i], NULL);
+    if (block->server) {
+        block_kick(block);
+        block_drain(block);
+        block->server->ops->free(block->server);
+    }
     if (block->layer && !block->readonly) {
         struct block_request flush = {.op = BLOCK_FLUSH};
 
@@ -200,7 +177,6 @@ void block_close(struct block *block)
     }
     if (block->layer)
         block->layer->ops->close(block->layer);
-    pthread_cond_destroy(&block->work);
     pthread_cond_destroy(&block->idle);
     lock_destroy(&block->lock);
     free(block->path);

@@ -1,8 +1,8 @@
 /*
  * backend/block/block.h: what a disk's bytes are in: a raw file or device, or
  * an overlay over another (docs/overlay.md). Requests are carried out by the
- * disk's own threads and may complete in any order; a flush makes durable
- * whatever had completed before it was submitted.
+ * kernel (io_uring) or threads of the disk's, and may complete in any order; a
+ * flush makes durable whatever had completed before it was submitted.
  */
 #ifndef BACKEND_BLOCK_BLOCK_H
 #define BACKEND_BLOCK_BLOCK_H
@@ -24,7 +24,7 @@ enum block_op {
 
 struct block_request {
     enum block_op op;
-    uint64_t offset, len; /* bytes, whole sectors within the disk; the sum of iov's lengths */
+    uint64_t offset, len; /* bytes, whole sectors within the disk; the sum of iov's lengths; changed on the way */
     struct iovec *iov;    /* BLOCK_READ, BLOCK_WRITE; changed on the way */
     unsigned iov_count;
     int rc;                                      /* 0 or a negative errno */
@@ -49,8 +49,10 @@ void block_close(struct block *block);
 uint64_t block_size(const struct block *block); /* bytes, whole sectors */
 bool block_readonly(const struct block *block);
 
-/* Begins a request; any thread. True: it is done already, rc is set and done() is not called. */
+/* A request; any thread. True: it is done already, rc is set and done() is not called. False: it begins with the next
+ * block_kick(), together with others. */
 bool block_submit(struct block *block, struct block_request *request);
+void block_kick(struct block *block);
 /* Reads at once, for who has no VM running: any bytes within the disk. 0 or a negative errno. */
 int block_read(struct block *block, uint64_t offset, void *data, uint64_t len);
 /* Waits until nothing is under way. The caller submits nothing meanwhile. */

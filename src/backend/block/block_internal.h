@@ -1,6 +1,12 @@
-/* backend/block/block_internal.h: a disk's layers: each serves whole requests, on any thread, and blocks. */
+/*
+ * backend/block/block_internal.h: a disk's layers, each of which serves whole
+ * requests, on any thread, and blocks; and its server, which has them served
+ * while others go on.
+ */
 #ifndef BACKEND_BLOCK_BLOCK_INTERNAL_H
 #define BACKEND_BLOCK_BLOCK_INTERNAL_H
+
+#include <pthread.h>
 
 #include "backend/block/block.h"
 
@@ -18,7 +24,67 @@ struct block_layer_ops {
 struct block_layer {
     const struct block_layer_ops *ops;
     uint64_t size;
+    int fd; /* a file that holds the layer's bytes and nothing else; -1: it is not so simple */
 };
+
+/* Requests that wait, oldest first. */
+struct block_list {
+    struct block_request *first, **last;
+};
+
+static inline void block_list_init(struct block_list *list)
+{
+    list->first = NULL;
+    list->last = &list->first;
+}
+
+static inline void block_list_add(struct block_list *list, struct block_request *request)
+{
+    request->next = NULL;
+    *list->last = request;
+    list->last = &request->next;
+}
+
+static inline struct block_request *block_list_take(struct block_list *list)
+{
+    struct block_request *request = list->first;
+
+    if (request && !(list->first = request->next))
+        list->last = &list->first;
+    return request;
+}
+
+/* Moves all of `from` to the end of `to`. */
+static inline void block_list_join(struct block_list *to, struct block_list *from)
+{
+    if (!from->first)
+        return;
+    *to->last = from->first;
+    to->last = from->last;
+    block_list_init(from);
+}
+
+/* Told of each request that has been served, rc set, on a thread of the server's with no lock held. */
+struct block_listener {
+    void (*finished)(void *opaque, struct block_request *request);
+    void *opaque;
+};
+
+struct block_server;
+struct block_server_ops {
+    void (*submit)(struct block_server *server, struct block_list *list); /* empties the list; any thread */
+    void (*free)(struct block_server *server);                            /* nothing waits or is under way */
+};
+struct block_server {
+    const struct block_server_ops *ops;
+};
+
+/* NULL: that cannot be had here. */
+struct block_server *block_threads_new(struct block_layer *layer, struct block_listener listener);
+struct block_server *block_uring_new(struct block_layer *layer, struct block_listener listener); /* layer->fd >= 0 */
+
+/* pthread_create, all signals blocked. 0 or a negative errno. */
+int block_start_thread(pthread_t *thread, void *(*fn)(void *), void *opaque);
 
 /* depth: how many overlays lie above. */
 struct block_layer *block_layer_open(const char *path, bool readonly, unsigned depth, struct error *err);

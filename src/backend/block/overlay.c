@@ -330,7 +330,7 @@ static struct overlay *overlay_alloc(uint64_t size, const char *path, struct err
     struct overlay *overlay = calloc(1, sizeof(*overlay));
 
     if (overlay) {
-        overlay->layer = (struct block_layer){&ops, size};
+        overlay->layer = (struct block_layer){&ops, size, -1};
         overlay->fd = -1;
         overlay->words = bitmap_words(size);
         lock_init(&overlay->lock, LOCK_OVERLAY);

@@ -2,18 +2,23 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/falloc.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "backend/block/block_internal.h"
 
-#define ZEROS KIB(64)
+#define ZEROS   KIB(64)
+#define SLOW_NS 500000    /* longer than a write to the page cache takes, apart from the copying */
+#define REST_NS 100000000 /* how long writes are given to other threads after one that took longer */
 
 struct raw {
     struct block_layer layer;
     int fd;
+    _Atomic uint64_t slow_until; /* monotonic ns: writes may take their time, so another thread does them */
 };
 
 /* --- files ------------------------------------------------------------------------------- */
@@ -125,15 +130,41 @@ static int serve(struct block_layer *layer, struct block_request *request)
     return -ENOTSUP;
 }
 
-/* What the page cache has is read at once: that is faster than to wake a thread. */
+static uint64_t now_ns(void)
+{
+    struct timespec ts;
+
+    clock_gettime(CLOCK_MONOTONIC, &ts);
+    return (uint64_t)ts.tv_sec * 1000000000 + (uint64_t)ts.tv_nsec;
+}
+
+/* The page cache takes a write of whole pages in the time of copying it, until the host has too many of them or is out
+ * of memory: once that was seen, writes go the long way for a while. */
+static int write_now(struct raw *raw, struct block_request *request)
+{
+    uint64_t began = now_ns(), took;
+    int rc;
+
+    if ((request->offset | request->len) % PAGE_SIZE || began < atomic_load(&raw->slow_until))
+        return -EAGAIN;
+    rc = block_file_io(raw->fd, true, request->offset, request->iov, request->iov_count);
+    took = now_ns() - began;
+    if (took > SLOW_NS + request->len) /* a byte a nanosecond */
+        atomic_store(&raw->slow_until, began + took + REST_NS);
+    return rc == -EAGAIN ? -EIO : rc;
+}
+
+/* What the page cache has, or takes, is done at once: that is faster than to wake a thread. */
 static int try_serve(struct block_layer *layer, struct block_request *request)
 {
-    int fd = container_of(layer, struct raw, layer)->fd;
+    struct raw *raw = container_of(layer, struct raw, layer);
     ssize_t n;
 
+    if (request->op == BLOCK_WRITE)
+        return write_now(raw, request);
     if (request->op != BLOCK_READ)
         return -EAGAIN;
-    n = preadv2(fd, request->iov, (int)request->iov_count, (off_t)request->offset, RWF_NOWAIT);
+    n = preadv2(raw->fd, request->iov, (int)request->iov_count, (off_t)request->offset, RWF_NOWAIT);
     return n >= 0 && (uint64_t)n == request->len ? 0 : -EAGAIN;
 }
 
@@ -162,7 +193,7 @@ struct block_layer *block_raw_open(const char *path, bool readonly, struct error
         return NULL;
     }
     size = lseek(raw->fd, 0, SEEK_END);
-    raw->layer = (struct block_layer){&ops, size > 0 ? (uint64_t)size : 0};
+    raw->layer = (struct block_layer){&ops, size > 0 ? (uint64_t)size : 0, raw->fd};
     if (size > 0 && size % BLOCK_SECTOR == 0)
         return &raw->layer;
     error_set(err, -EINVAL, "disk '%s' has %lld bytes; a disk has whole sectors of %d, at least one", path,

@@ -273,6 +273,7 @@ static void notify(struct virtio_device *device, unsigned queue)
         while (take(blk, queue))
             ;
     while (virtio_ask_notification(device, queue));
+    block_kick(blk->block);
     virtio_flush(device, queue);
 }
 
