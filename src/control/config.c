@@ -254,10 +254,32 @@ int config_add_publish(struct config *config, const char *text, struct error *er
     return 0;
 }
 
+int config_set_vsock(struct config *config, const char *text, struct error *err)
+{
+    char *path = strdup(text), *word, *end = NULL;
+    unsigned long long cid = CONFIG_CID;
+
+    free(config->vsock);
+    config->vsock = path;
+    if (!path)
+        return error_set(err, -ENOMEM, "--vsock: no memory");
+    word = strchr(path, ',');
+    if (word) {
+        *word++ = 0;
+        cid = !strncmp(word, "cid=", 4) ? strtoull(word + 4, &end, 10) : 0;
+    }
+    if (!*path || cid < CONFIG_CID || cid >= UINT32_MAX || (end && *end))
+        return error_set(err, -EINVAL, "--vsock: '%s' is not understood; give it as PATH[,cid=N], N from %d on", text,
+                         CONFIG_CID);
+    config->vsock_cid = (uint32_t)cid;
+    return 0;
+}
+
 void config_free(struct config *config)
 {
     while (config->disk_count)
         free(config->disk[--config->disk_count].path);
     while (config->share_count)
         free(config->share[--config->share_count].path);
+    free(config->vsock);
 }

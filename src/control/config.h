@@ -46,6 +46,7 @@ struct config_share {
 };
 
 #define CONFIG_PUBLISH 32
+#define CONFIG_CID     3 /* the first that a guest can have */
 
 enum config_net { CONFIG_NET_USER, CONFIG_NET_NONE, CONFIG_NET_TAP };
 
@@ -69,7 +70,9 @@ struct config {
     const char *tap; /* CONFIG_NET_TAP */
     struct net_publish publish[CONFIG_PUBLISH];
     unsigned publish_count;
-    char **command; /* after --: NULL-terminated, or NULL */
+    char *vsock;        /* the socket's path; NULL: none */
+    uint32_t vsock_cid; /* the guest's address */
+    char **command;     /* after --: NULL-terminated, or NULL */
 };
 
 void config_init(struct config *config);
@@ -92,6 +95,8 @@ int config_set_root(struct config *config, const char *text, struct error *err);
 int config_set_net(struct config *config, const char *text, struct error *err);
 /* "[ADDRESS:]HOSTPORT:GUESTPORT[/udp]". -EINVAL, -E2BIG with a message. */
 int config_add_publish(struct config *config, const char *text, struct error *err);
+/* "PATH[,cid=N]". -EINVAL, -ENOMEM with a message. */
+int config_set_vsock(struct config *config, const char *text, struct error *err);
 void config_free(struct config *config);
 
 #endif

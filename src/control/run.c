@@ -38,6 +38,7 @@ struct session {
     struct disk_kernel from_disk;
     struct config effective; /* the user's, with the disk's kernel */
     struct net *net;
+    struct vsock_host *vsock;
     int trace_fd;
 };
 
@@ -230,6 +231,20 @@ static void warn_of_turns(unsigned cpus)
         log_warn("--cpus %u: this host has %d for us; the guest's processors will take turns", cpus, have);
 }
 
+static int open_vsock(struct session *session, struct machine_config *machine, struct error *err)
+{
+    const struct config *config = session->config;
+
+    if (!config->vsock)
+        return 0;
+    if (!strncmp(config->engine, "lockstep", 8))
+        return error_set(err, -EINVAL, "--vsock: lockstep has no virtio devices");
+    session->vsock = vsock_host_new(session->loop, config->vsock, err);
+    machine->vsock = session->vsock;
+    machine->vsock_cid = config->vsock_cid;
+    return session->vsock ? 0 : -EINVAL;
+}
+
 static int prepare(struct session *session, struct error *err)
 {
     struct machine_config machine = {
@@ -261,6 +276,8 @@ static int prepare(struct session *session, struct error *err)
         rc = open_shares(session, &machine, err);
     if (!rc)
         rc = open_net(session, &machine, err);
+    if (!rc)
+        rc = open_vsock(session, &machine, err);
     if (!rc) {
         session->streams_open = true;
         rc = streams_open(&session->streams, session->config, session->loop, on_end, session, err);
@@ -293,6 +310,8 @@ static void release(struct session *session)
     disk_kernel_close(&session->from_disk);
     if (session->net)
         session->net->ops->free(session->net);
+    if (session->vsock)
+        vsock_host_free(session->vsock);
     for (unsigned i = 0; i < CONFIG_DISKS; i++)
         if (session->disk[i])
             block_close(session->disk[i]);

@@ -24,6 +24,7 @@
 #include "device/virtio/fs.h"
 #include "device/virtio/net.h"
 #include "device/virtio/rng.h"
+#include "device/virtio/vsock.h"
 #include "engine/lockstep/lockstep.h"
 #include "machine/machine_internal.h"
 
@@ -59,6 +60,7 @@ struct board {
     struct virtio_net *net;
     struct virtio_balloon *balloon;
     struct virtio_console *terminal, *job_port;
+    struct virtio_vsock *vsock;
     struct uart *uart[ARRAY_SIZE(serial_ports)];
     gpa_t rsdp;
 };
@@ -331,7 +333,14 @@ static int add_virtio(struct board *board, struct error *err)
     if (!board->balloon)
         return -ENOMEM;
     board->rng = virtio_rng_new(board->pci, machine->mem, err);
-    return board->rng ? add_consoles(board, err) : -ENOMEM;
+    if (!board->rng || add_consoles(board, err))
+        return -ENOMEM;
+    if (config->vsock) {
+        board->vsock = virtio_vsock_new(board->pci, machine->mem, config->loop, config->vsock, config->vsock_cid, err);
+        if (!board->vsock)
+            return -ENOMEM;
+    }
+    return 0;
 }
 
 static int add_tables(struct board *board, struct error *err)
@@ -388,6 +397,8 @@ void board_free(struct board *board)
         virtio_console_free(board->terminal);
     if (board->job_port)
         virtio_console_free(board->job_port);
+    if (board->vsock)
+        virtio_vsock_free(board->vsock);
     if (board->pci)
         pci_host_free(board->pci);
     if (board->exit_port)

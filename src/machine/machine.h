@@ -8,6 +8,7 @@
 #include "backend/char/chardev.h"
 #include "backend/fs/fs.h"
 #include "backend/net/net.h"
+#include "backend/vsock/host.h"
 #include "base/error.h"
 #include "base/types.h"
 #include "engine/engine.h"
@@ -41,8 +42,10 @@ struct machine_config {
     unsigned disk_count;
     struct machine_share share[MACHINE_SHARES];
     unsigned share_count;
-    struct net *net;   /* the caller's; NULL: no network card */
-    struct loop *loop; /* the caller's; its clock is the VM's */
+    struct net *net;          /* the caller's; NULL: no network card */
+    struct loop *loop;        /* the caller's; its clock is the VM's */
+    struct vsock_host *vsock; /* the caller's; NULL: no vsock */
+    uint32_t vsock_cid;       /* the guest's address there */
 };
 
 /* How a VM ended. */

@@ -58,6 +58,10 @@ expect 2 'neither a file nor' run --disk "$work/dir,ro"
 expect 2 'whole sectors' run --disk "$work/short"
 expect 2 'whole sectors' run --disk "$work/empty"
 expect 2 "takes one name" image debian
+expect 2 "'x,cid=2' is not understood" run --vsock x,cid=2
+expect 2 "'x,y' is not understood" run --vsock x,y
+expect 2 "socket '$work/none/x'" run --vsock "$work/none/x"
+expect 2 "socket '$work/short': Address already in use" run --vsock "$work/short"
 expect 2 "there is no .image disk'" image disk
 expect 2 'takes two names' image overlay x
 expect 2 "name ends in .overlay" image overlay "$work/zeros" "$work/new"
