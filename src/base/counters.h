@@ -31,6 +31,8 @@
     X(code_dropped,         "code blocks dropped") \
     X(code_evicted,         "  of these: to make room") \
     X(code_flushed,         "all code forgotten") \
+    X(pages_asked,          "pages of code that other processors had to stop writing to") \
+    X(code_told,            "writes that other processors with code there were told of") \
     X(blocks_translated,    "code blocks translated") \
     X(code_recycled,        "segments of translated code recycled") \
     X(translated_runs,      "ways into translated code from the monitor") \

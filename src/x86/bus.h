@@ -10,12 +10,21 @@
 
 #define X86_PAGE_READONLY 1u /* ROM: writes are dropped (they go to mmio()) */
 #define X86_PAGE_WATCHED  2u /* a write must be told by written(): decoded code, dirty log */
+/* Other processors may come to watch it: a write is told by written(), except through a TLB entry that claim() agreed
+ * to.
+ */
+#define X86_PAGE_SHARED 4u
 
 struct x86_bus_ops {
     /* The host address of the page at gpa (page-aligned), or NULL: not memory. */
     uint8_t *(*page)(struct x86_cpu *cpu, gpa_t gpa, unsigned *flags);
     /* After a write to a watched page: [gpa, gpa + len) does not cross a page. */
     void (*written)(struct x86_cpu *cpu, gpa_t gpa, unsigned len);
+    /* Of a page that is X86_PAGE_SHARED: may a TLB entry let writes to it through? */
+    bool (*claim)(struct x86_cpu *cpu, gpa_t page);
+    /* Other processors stand still from begin to end: an atomic operation that the host has no instruction for. NULL:
+     * there are no others. */
+    void (*exclusive)(struct x86_cpu *cpu, bool begin);
     /* An access to what is not memory, or to ROM; size 1, 2, 4 or 8. X86_NEXT: done; X86_EXIT: cpu->io is wanted. */
     enum x86_rc (*mmio)(struct x86_cpu *cpu, gpa_t gpa, uint64_t *data, unsigned size, bool write);
     enum x86_rc (*port)(struct x86_cpu *cpu, uint16_t port, uint32_t *data, unsigned size, bool write);

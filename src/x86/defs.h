@@ -147,9 +147,10 @@ enum {
 #define X86_EV_INIT   8u
 #define X86_EV_SIPI   16u
 #define X86_EV_SMI    32u
-#define X86_EV_WINDOW 64u  /* leave run() as soon as an external interrupt could be taken */
-#define X86_EV_FLUSH  128u /* flush the soft TLB (another thread changed the memory map) */
-#define X86_EV_MEMORY 512u /* another thread wrote to RAM: decoded code there is to be dropped */
-#define X86_EV_TRAP   256u /* single-step: TF or debug registers are live */
+#define X86_EV_WINDOW 64u   /* leave run() as soon as an external interrupt could be taken */
+#define X86_EV_FLUSH  128u  /* flush the soft TLB (another thread changed the memory map) */
+#define X86_EV_MEMORY 512u  /* another thread wrote to RAM: decoded code there is to be dropped */
+#define X86_EV_SHARE  1024u /* another processor waits for something of ours */
+#define X86_EV_TRAP   256u  /* single-step: TF or debug registers are live */
 
 #endif

@@ -59,9 +59,21 @@ static gva_t wrap(const struct x86_cpu *cpu, gva_t lin, unsigned access)
     return lin & cpu->lin_mask;
 }
 
+/* May writes go through the TLB? If the page turns out to be watched the flags say so. */
+static bool may_write(struct x86_cpu *cpu, enum x86_mmu_index index, const struct x86_walk *walk, unsigned *flags)
+{
+    if (!walk->dirty || (*flags & (X86_PAGE_READONLY | X86_PAGE_WATCHED)) ||
+        !x86_walk_allows(cpu, walk, index, ACCESS_WRITE))
+        return false;
+    if (!(*flags & X86_PAGE_SHARED) || cpu->bus->claim(cpu, walk->page))
+        return true;
+    *flags |= X86_PAGE_WATCHED;
+    return false;
+}
+
 /* Makes the TLB entry for what a walk has found. */
 static void fill(struct x86_cpu *cpu, enum x86_mmu_index index, gva_t lin, const struct x86_walk *walk, uint8_t *host,
-                 unsigned flags)
+                 unsigned *flags)
 {
     struct x86_tlb_table *table = &cpu->tlb->space->table[index];
     struct x86_tlb_entry *e = x86_tlb_slot(table->entry, lin);
@@ -70,7 +82,7 @@ static void fill(struct x86_cpu *cpu, enum x86_mmu_index index, gva_t lin, const
 
     e->read = x86_walk_allows(cpu, walk, index, ACCESS_READ) ? tag : none;
     e->fetch = x86_walk_allows(cpu, walk, index, ACCESS_FETCH) ? tag : none;
-    e->write = walk->dirty && !flags && x86_walk_allows(cpu, walk, index, ACCESS_WRITE) ? tag : none;
+    e->write = may_write(cpu, index, walk, flags) ? tag : none;
     e->host = host;
     table->gpa[slot] = walk->page;
     x86_tlb_note_fill(table, slot);
@@ -109,7 +121,7 @@ static enum x86_rc translate(struct x86_cpu *cpu, gva_t lin, unsigned access, st
         return X86_NEXT;
     cpu->counters.tlb_misses++;
     if (page)
-        fill(cpu, index, lin, &walk, page, piece->flags);
+        fill(cpu, index, lin, &walk, page, &piece->flags);
     return X86_NEXT;
 }
 
@@ -268,7 +280,7 @@ enum x86_rc x86_write_linear(struct x86_cpu *cpu, gva_t lin, const void *data, u
         if (!is_ram(p))
             continue;
         copy(p->host, from + at, p->size);
-        if (p->flags & X86_PAGE_WATCHED)
+        if (p->flags & (X86_PAGE_WATCHED | X86_PAGE_SHARED))
             cpu->bus->written(cpu, p->gpa, p->size);
     }
     if (!(access & (ACCESS_IMPLICIT | ACCESS_PROBE)))
@@ -300,7 +312,7 @@ static bool physical(struct x86_cpu *cpu, gpa_t gpa, uint8_t *data, unsigned siz
             continue;
         }
         copy(page + (gpa & ~PAGE_MASK), data, part);
-        if (flags & X86_PAGE_WATCHED)
+        if (flags & (X86_PAGE_WATCHED | X86_PAGE_SHARED))
             cpu->bus->written(cpu, gpa, part);
     }
     return true;
@@ -360,7 +372,8 @@ void x86_rmw_written(struct x86_cpu *cpu, gva_t lin, unsigned size)
     struct piece piece;
 
     lin &= cpu->lin_mask;
-    if (!translate(cpu, lin, ACCESS_WRITE | ACCESS_PROBE, &piece) && piece.host && (piece.flags & X86_PAGE_WATCHED))
+    if (!translate(cpu, lin, ACCESS_WRITE | ACCESS_PROBE, &piece) && piece.host &&
+        (piece.flags & (X86_PAGE_WATCHED | X86_PAGE_SHARED)))
         cpu->bus->written(cpu, piece.gpa, size);
 }
 

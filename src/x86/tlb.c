@@ -249,6 +249,22 @@ void x86_tlb_protect_gpa(struct x86_cpu *cpu, gpa_t gpa)
     forget_stack(cpu->tlb);
 }
 
+static void protect_any(struct x86_tlb_table *table, unsigned slot, uint64_t arg, unsigned shift)
+{
+    table->entry[slot].write = TLB_NO_TAG(slot);
+}
+
+static void protect_table(struct x86_tlb_table *table, uint64_t arg, unsigned shift)
+{
+    for_each_slot(table, protect_any, arg, shift);
+}
+
+void x86_tlb_protect_all(struct x86_cpu *cpu)
+{
+    for_each_table(cpu->tlb, protect_table, 0, 0);
+    forget_stack(cpu->tlb);
+}
+
 void x86_tlb_drop_gpa(struct x86_cpu *cpu, gpa_t gpa)
 {
     for_each_table(cpu->tlb, drop_gpa, gpa, PAGE_SHIFT);

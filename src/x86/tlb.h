@@ -91,6 +91,7 @@ void x86_tlb_flush_pcid(struct x86_cpu *cpu, uint16_t pcid);         /* INVPCID 
 void x86_tlb_flush_page(struct x86_cpu *cpu, gva_t lin);             /* INVLPG: in all address spaces */
 /* The page at gpa became watched (holds code) or changed its kind: drop the write tags (or all) of its entries. */
 void x86_tlb_protect_gpa(struct x86_cpu *cpu, gpa_t gpa);
+void x86_tlb_protect_all(struct x86_cpu *cpu); /* every page */
 void x86_tlb_drop_gpa(struct x86_cpu *cpu, gpa_t gpa);
 /* An entry has been made in the slot. */
 void x86_tlb_note_fill(struct x86_tlb_table *table, unsigned slot);

@@ -48,7 +48,7 @@ static void read_entry(struct x86_cpu *cpu, const struct format *format, gpa_t g
 
     entry->gpa = gpa;
     entry->host = flags & X86_PAGE_READONLY ? NULL : host;
-    entry->watched = flags & X86_PAGE_WATCHED;
+    entry->watched = flags & (X86_PAGE_WATCHED | X86_PAGE_SHARED);
     if (!page)
         entry->value = ~0ull; /* what a bus with nobody there reads as */
     else if (format->entry_size == 4)

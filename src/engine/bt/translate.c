@@ -724,7 +724,7 @@ static void emit_crossing_guard(struct translation *t)
         uint64_t raw = 0;
 
         size = n - i >= 8 ? 8 : n - i >= 4 ? 4 : n - i >= 2 ? 2 : 1;
-        memcpy(&raw, block->raw + first + i, size);
+        memcpy(&raw, block_bytes(block) + first + i, size);
         emit_mov_imm64(e, H_S1, raw);
         if (size == 2)
             emit8(e, 0x66);
@@ -926,7 +926,7 @@ struct bt_code *bt_translate(struct bt_vcpu *vcpu, struct block *block, const ui
     struct bt_op op[BLOCK_MAX_INSNS];
     struct translation t = {.vcpu = vcpu, .op = op, .count = block->count, .mode = block_mode(block)};
     const uint64_t begin = counter_ns();
-    const uint8_t *at = block->crosses ? block->raw : page + (block_gpa(block) & ~PAGE_MASK);
+    const uint8_t *at = block_bytes(block);
 
     for (unsigned i = 0; i < block->count; i++) {
         bt_op_analyse(&op[i], &block->insn[i], t.mode, at);

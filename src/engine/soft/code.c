@@ -70,12 +70,13 @@ static struct code_page *watch_page(struct soft_vcpu *vcpu, gpa_t gpa)
     page->next = code->pages[page_slot(gpa)];
     code->pages[page_slot(gpa)] = page;
     atomic_fetch_add(&code->watched[watch_slot(gpa)], 1);
+    if (vcpu->vm->share.on)
+        soft_share_hold(vcpu, gpa);
     x86_tlb_protect_gpa(&vcpu->cpu, gpa);
     return page;
 }
 
-/* Bits of struct code_page::lines that [offset, offset + len) touches; len > 0, within the page. */
-static uint64_t lines_of(unsigned offset, unsigned len)
+uint64_t code_lines(unsigned offset, unsigned len)
 {
     unsigned first = offset / 64, last = (offset + len - 1) / 64;
 
@@ -107,14 +108,17 @@ static void unlink_block(struct soft_vcpu *vcpu, struct block *block)
     vcpu->cpu.counters.code_dropped++;
 }
 
-static void drop_page(struct code_cache *code, struct code_page *page)
+static void drop_page(struct soft_vcpu *vcpu, struct code_page *page)
 {
+    struct code_cache *code = &vcpu->code;
     struct code_page **link = &code->pages[page_slot(page->gpa)];
 
     while (*link != page)
         link = &(*link)->next;
     *link = page->next;
     atomic_fetch_sub(&code->watched[watch_slot(page->gpa)], 1);
+    if (vcpu->vm->share.on)
+        soft_share_release(vcpu, page->gpa);
     free(page);
 }
 
@@ -127,7 +131,7 @@ static void page_written(struct soft_vcpu *vcpu, gpa_t gpa, unsigned len)
     if (!page)
         return;
     vcpu->cpu.counters.code_writes++;
-    if (!(page->lines & lines_of(offset, len)))
+    if (!(page->lines & code_lines(offset, len)))
         return;
     page->lines = 0;
     for (link = &page->blocks; *link;) {
@@ -138,12 +142,12 @@ static void page_written(struct soft_vcpu *vcpu, gpa_t gpa, unsigned len)
             *link = block->page_next;
             unlink_block(vcpu, block);
         } else {
-            page->lines |= lines_of(start, block_extent(block));
+            page->lines |= code_lines(start, block_extent(block));
             link = &block->page_next;
         }
     }
     if (!page->blocks)
-        drop_page(&vcpu->code, page);
+        drop_page(vcpu, page);
 }
 
 void code_written(struct soft_vcpu *vcpu, gpa_t gpa, uint64_t len)
@@ -195,9 +199,8 @@ void code_free(struct soft_vcpu *vcpu)
         while (code->pages[i]) {
             struct code_page *page = code->pages[i];
 
-            code->pages[i] = page->next;
             free_list(code, page->blocks);
-            free(page);
+            drop_page(vcpu, page);
         }
     }
     free_list(code, code->dropped);
@@ -237,7 +240,7 @@ static void evict(struct soft_vcpu *vcpu)
                 unlink_block(vcpu, block);
             }
             if (!page->blocks)
-                drop_page(code, page);
+                drop_page(vcpu, page);
         }
     }
 }
@@ -287,11 +290,6 @@ static enum x86_rc fetch_crossing(struct soft_vcpu *vcpu, gva_t lin, uint8_t raw
     return X86_NEXT;
 }
 
-static struct block *new_block(unsigned count)
-{
-    return malloc(sizeof(struct block) + count * sizeof(struct x86_insn));
-}
-
 /* Decodes from bytes, which end with their page, up to the first INSN_END. 0 instructions: the first one crosses. */
 static unsigned decode_run(struct x86_insn *insn, enum x86_mode mode, const uint8_t *bytes, unsigned size,
                            unsigned *used)
@@ -321,41 +319,88 @@ static void enter_block(struct soft_vcpu *vcpu, struct block *block, struct code
     *head = block;
     block->page_next = page->blocks;
     page->blocks = block;
-    page->lines |= lines_of((unsigned)(block->key >> 3 & ~PAGE_MASK), block_extent(block));
+    page->lines |= code_lines((unsigned)(block->key >> 3 & ~PAGE_MASK), block_extent(block));
     code->bytes += block_size(block);
     vcpu->cpu.counters.blocks_decoded++;
+}
+
+/* Instructions and the bytes they were decoded from. Memory may change meanwhile: only the copy is looked at. */
+struct decoded {
+    struct x86_insn insn[BLOCK_MAX_INSNS];
+    uint8_t raw[BLOCK_MAX_INSNS * 15];
+    unsigned count, used;
+    bool crosses;
+};
+
+static enum x86_rc decode(struct soft_vcpu *vcpu, gva_t lin, enum x86_mode mode, const uint8_t *bytes,
+                          struct decoded *d)
+{
+    const unsigned size = (unsigned)MIN(sizeof(d->raw), PAGE_SIZE - (lin & ~PAGE_MASK));
+    enum x86_rc rc;
+
+    memcpy(d->raw, bytes, size);
+    d->count = decode_run(d->insn, mode, d->raw, size, &d->used);
+    d->crosses = d->count == 0;
+    if (!d->crosses)
+        return X86_NEXT;
+    memset(d->raw, 0, 15);
+    rc = fetch_crossing(vcpu, lin, d->raw);
+    if (!rc)
+        d->used = x86_decode(&d->insn[0], mode, d->raw, 15);
+    d->count = 1;
+    return rc;
+}
+
+/* Another processor writes what we decode: it tells us only of what it knows to be code. What it has written before it
+ * knew is seen here; if there was something, all of the page is code from now on. */
+static enum x86_rc decode_shared(struct soft_vcpu *vcpu, gva_t lin, uint64_t key, const uint8_t *bytes,
+                                 struct decoded *d)
+{
+    const gpa_t gpa = key >> 3;
+    enum x86_rc rc = decode(vcpu, lin, key & 7, bytes, d);
+    unsigned first;
+
+    if (rc)
+        return rc;
+    first = (unsigned)MIN(d->used, PAGE_SIZE - (gpa & ~PAGE_MASK));
+    soft_share_add_lines(vcpu, gpa & PAGE_MASK, code_lines((unsigned)(gpa & ~PAGE_MASK), first));
+    if (!memcmp(d->raw, bytes, first))
+        return rc;
+    soft_share_add_lines(vcpu, gpa & PAGE_MASK, ~0ull);
+    return decode(vcpu, lin, key & 7, bytes, d);
+}
+
+static struct block *new_block(uint64_t key, const struct decoded *d)
+{
+    struct block *block = malloc(sizeof(*block) + d->count * sizeof(d->insn[0]) + d->used);
+
+    if (!block)
+        return NULL;
+    *block = (struct block){.key = key, .bytes = (uint16_t)d->used, .count = (uint8_t)d->count, .crosses = d->crosses};
+    memcpy(block->insn, d->insn, d->count * sizeof(d->insn[0]));
+    memcpy(&block->insn[d->count], d->raw, d->used);
+    return block;
 }
 
 static struct block *make_block(struct soft_vcpu *vcpu, gva_t lin, uint64_t key, const uint8_t *bytes, enum x86_rc *rc)
 {
     const uint64_t begin = counter_ns();
-    struct x86_insn insn[BLOCK_MAX_INSNS];
-    unsigned used, count;
-    enum x86_mode mode = key & 7;
-    uint8_t raw[15] = {0};
-    struct code_page *page;
-    struct block *block;
-    bool crosses;
+    struct code_page *page = watch_page(vcpu, key >> 3 & PAGE_MASK);
+    struct block *block = NULL;
+    struct decoded d;
 
-    count = decode_run(insn, mode, bytes, (unsigned)(PAGE_SIZE - (lin & ~PAGE_MASK)), &used);
-    crosses = count == 0;
-    if (crosses) {
-        *rc = fetch_crossing(vcpu, lin, raw);
-        if (*rc)
-            return NULL;
-        used = x86_decode(&insn[0], mode, raw, sizeof(raw));
-        count = 1;
-    }
-    page = watch_page(vcpu, key >> 3 & PAGE_MASK);
-    block = page ? new_block(count) : NULL;
-    if (!block) {
-        *rc = X86_EXIT;
+    *rc = X86_EXIT;
+    if (!page)
         return NULL;
+    *rc = vcpu->vm->share.on ? decode_shared(vcpu, lin, key, bytes, &d) : decode(vcpu, lin, key & 7, bytes, &d);
+    if (!*rc) {
+        block = new_block(key, &d);
+        *rc = block ? X86_NEXT : X86_EXIT;
     }
-    *block = (struct block){.key = key, .bytes = (uint16_t)used, .count = (uint8_t)count, .crosses = crosses};
-    memcpy(block->raw, raw, sizeof(raw));
-    memcpy(block->insn, insn, count * sizeof(insn[0]));
-    enter_block(vcpu, block, page);
+    if (block)
+        enter_block(vcpu, block, page);
+    else if (!page->blocks)
+        drop_page(vcpu, page);
     vcpu->cpu.counters.decode_ns += counter_ns() - begin;
     return block;
 }
@@ -368,7 +413,7 @@ static bool still_valid(struct soft_vcpu *vcpu, struct block *block, gva_t lin, 
     *rc = fetch_crossing(vcpu, lin, raw);
     if (*rc)
         return false;
-    if (!memcmp(raw, block->raw, block->bytes))
+    if (!memcmp(raw, block_bytes(block), block->bytes))
         return true;
     page_written(vcpu, block->key >> 3, 1);
     return false;

@@ -12,8 +12,8 @@
 struct soft_vcpu;
 
 /* A run of decoded instructions that ends with a jump, or at the page's end; conditional jumps may lie in it. It lies
- * in one page, except that a block of one instruction may cross into the next: then `raw` tells whether the second page
- * still holds the same bytes. */
+ * in one page, except that a block of one instruction may cross into the next: then its bytes tell whether the second
+ * page still holds the same. */
 struct block {
     uint64_t key; /* block_key(): guest-physical address and mode */
     struct block *hash_next;
@@ -23,9 +23,8 @@ struct block {
     uint16_t heat; /* the engine's own: how often it ran */
     uint8_t count;
     bool crosses;
-    bool dropped; /* its code was overwritten: to be left after the present instruction */
-    uint8_t raw[15];
-    struct x86_insn insn[];
+    bool dropped;           /* its code was overwritten: to be left after the present instruction */
+    struct x86_insn insn[]; /* and then the bytes that they were decoded from */
 };
 
 struct code_page;
@@ -54,7 +53,13 @@ static inline uint64_t block_key(gpa_t gpa, enum x86_mode mode)
 
 static inline size_t block_size(const struct block *block)
 {
-    return sizeof(*block) + block->count * sizeof(block->insn[0]);
+    return sizeof(*block) + block->count * sizeof(block->insn[0]) + block->bytes;
+}
+
+/* Not what is in memory: that may be changing. */
+static inline const uint8_t *block_bytes(const struct block *block)
+{
+    return (const uint8_t *)&block->insn[block->count];
 }
 
 static inline gpa_t block_gpa(const struct block *block)
@@ -73,6 +78,8 @@ struct block *code_find(struct soft_vcpu *vcpu, enum x86_rc *rc);
 void code_sweep(struct soft_vcpu *vcpu);
 void code_free(struct soft_vcpu *vcpu);
 
+/* The 64-byte lines of a page that [offset, offset + len) touches, as bits; len > 0, within the page. */
+uint64_t code_lines(unsigned offset, unsigned len);
 /* Does the page hold decoded code? Then its writes are to be told: */
 bool code_watched(const struct soft_vcpu *vcpu, gpa_t page);
 /* Could [gpa, gpa + len) hold decoded code? Any thread. */

@@ -28,6 +28,8 @@ int soft_op_vm_create(struct engine_vm **vm, const char *name, const struct engi
     rc = soft_vm_init(&new->soft, config, hooks);
     if (rc) {
         free(new);
+        if (rc == -ENOMEM)
+            return error_set(err, rc, "%s: no memory for the VM", name);
         return error_set(err, rc, "%s: %u processors; 1 to %u can be had", name, config->cpus, SOFT_MAX_CPUS);
     }
     *vm = new;
@@ -36,8 +38,8 @@ int soft_op_vm_create(struct engine_vm **vm, const char *name, const struct engi
 
 void soft_op_vm_destroy(struct engine_vm *vm)
 {
-    mem_set_listener(vm->soft.mem, NULL, NULL);
     soft_timer_free(vm->soft.timer);
+    soft_vm_fini(&vm->soft);
     free(vm);
 }
 

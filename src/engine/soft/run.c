@@ -26,14 +26,9 @@ static void trace_instruction(const struct x86_cpu *cpu, const struct block *blo
 {
     uint8_t bytes[15];
     char text[96], hex[2 * sizeof(bytes) + 1] = "";
-    gva_t lin = (cpu->seg_base[SEG_CS] + cpu->rip) & cpu->lin_mask;
-    const struct x86_tlb_entry *e = x86_tlb_slot(cpu->tlb->table->entry, lin);
     unsigned length = block->insn[0].length;
 
-    if (block->crosses)
-        memcpy(bytes, block->raw, sizeof(bytes));
-    else
-        memcpy(bytes, e->host + (lin & ~PAGE_MASK), length);
+    memcpy(bytes, block_bytes(block), length);
     x86_disassemble(text, sizeof(text), cpu->mode, bytes, length, cpu->rip);
     for (unsigned i = 0; i < length; i++)
         snprintf(hex + 2 * i, 3, "%02x", bytes[i]);
@@ -244,12 +239,10 @@ static enum soft_outcome run_once(struct soft_vcpu *vcpu, struct exit *exit, uin
     return run_block(vcpu, block, exit, end);
 }
 
-void soft_run(struct soft_vcpu *vcpu, struct exit *exit, uint64_t budget, soft_block_fn *run_block)
+static void run(struct soft_vcpu *vcpu, struct exit *exit, uint64_t end, soft_block_fn *run_block)
 {
     struct x86_cpu *cpu = &vcpu->cpu;
-    const uint64_t end = budget ? cpu->counters.instructions + budget : UINT64_MAX;
 
-    soft_resume(vcpu, exit);
     vcpu->clock_countdown = 1;
     for (;;) {
         if (unlikely(!--vcpu->clock_countdown) || unlikely(soft_attention(vcpu)) || unlikely(cpu->halted)) {
@@ -267,4 +260,12 @@ void soft_run(struct soft_vcpu *vcpu, struct exit *exit, uint64_t budget, soft_b
         if (run_once(vcpu, exit, end, run_block) == SOFT_LEAVE)
             return;
     }
+}
+
+void soft_run(struct soft_vcpu *vcpu, struct exit *exit, uint64_t budget, soft_block_fn *run_block)
+{
+    soft_resume(vcpu, exit);
+    soft_share_enter(vcpu);
+    run(vcpu, exit, budget ? vcpu->cpu.counters.instructions + budget : UINT64_MAX, run_block);
+    soft_share_leave(vcpu);
 }

@@ -170,6 +170,8 @@ bool soft_attend(struct soft_vcpu *vcpu, struct exit *exit)
     struct x86_cpu *cpu = &vcpu->cpu;
     uint32_t events = atomic_fetch_and(&cpu->events, X86_EV_TRAP);
 
+    if (events & X86_EV_SHARE)
+        soft_share_serve(vcpu);
     if (events & X86_EV_MEMORY)
         take_writes(vcpu);
     if (events & X86_EV_FLUSH)
@@ -210,11 +212,13 @@ static void futex_sleep(struct soft_vcpu *vcpu, uint64_t host_ns)
     struct timespec ts = {.tv_sec = (time_t)(host_ns / 1000000000), .tv_nsec = (long)(host_ns % 1000000000)};
     uint32_t seen;
 
+    soft_share_leave(vcpu);
     atomic_store(&vcpu->sleeping, 1);
     seen = atomic_load(&vcpu->wake);
     if (!soft_attention(vcpu))
         syscall(SYS_futex, &vcpu->wake, FUTEX_WAIT_PRIVATE, seen, host_ns == UINT64_MAX ? NULL : &ts, NULL, 0);
     atomic_store(&vcpu->sleeping, 0);
+    soft_share_enter(vcpu);
 }
 
 bool soft_sleep(struct soft_vcpu *vcpu, struct exit *exit)
@@ -286,14 +290,30 @@ static uint8_t *bus_page(struct x86_cpu *cpu, gpa_t gpa, unsigned *flags)
         return NULL;
     if (slot->readonly)
         *flags |= X86_PAGE_READONLY;
-    if (code_watched(vcpu, gpa & PAGE_MASK))
+    if (vcpu->vm->share.on)
+        *flags |= X86_PAGE_SHARED | (soft_share_held(vcpu->vm, gpa) ? X86_PAGE_WATCHED : 0);
+    else if (code_watched(vcpu, gpa & PAGE_MASK))
         *flags |= X86_PAGE_WATCHED;
     return slot->host + ((gpa & PAGE_MASK) - slot->gpa);
 }
 
 static void bus_written(struct x86_cpu *cpu, gpa_t gpa, unsigned len)
 {
-    code_written((struct soft_vcpu *)cpu, gpa, len);
+    struct soft_vcpu *vcpu = (struct soft_vcpu *)cpu;
+
+    code_written(vcpu, gpa, len);
+    if (vcpu->vm->share.on)
+        soft_share_written(vcpu, gpa, len);
+}
+
+static bool bus_claim(struct x86_cpu *cpu, gpa_t page)
+{
+    return soft_share_claim((struct soft_vcpu *)cpu, page);
+}
+
+static void bus_exclusive(struct x86_cpu *cpu, bool begin)
+{
+    soft_share_exclusive((struct soft_vcpu *)cpu, begin);
 }
 
 /* The xAPIC page: 32-bit registers at 16-byte steps; other sizes are undefined (SDM vol. 3, 11.4.1). */
@@ -371,6 +391,8 @@ static unsigned bus_cpu_count(struct x86_cpu *cpu)
 static const struct x86_bus_ops bus_ops = {
     .page = bus_page,
     .written = bus_written,
+    .claim = bus_claim,
+    .exclusive = bus_exclusive,
     .mmio = bus_mmio,
     .port = bus_port,
     .tsc = bus_tsc,
@@ -384,27 +406,49 @@ static const struct x86_bus_ops bus_ops = {
 
 /* --- life ---------------------------------------------------------------------------- */
 
+/* A range that goes on where the last one ended is one with it. */
+static void queue_write(struct soft_writes *writes, gpa_t gpa, uint64_t len)
+{
+    const unsigned n = writes->count;
+
+    if (n && n <= SOFT_WRITES && writes->range[n - 1].gpa + writes->range[n - 1].len == gpa) {
+        writes->range[n - 1].len += len;
+        return;
+    }
+    if (n < SOFT_WRITES) {
+        writes->range[n].gpa = gpa;
+        writes->range[n].len = len;
+    }
+    writes->count = MIN(n + 1, SOFT_WRITES + 1);
+}
+
+/* A vCPU that sleeps while others write is woken before its queue is full. */
+void soft_tell_write(struct soft_vcpu *vcpu, gpa_t gpa, uint64_t len)
+{
+    struct soft_writes *writes = &vcpu->writes;
+    bool much;
+
+    if (!code_may_be_in(vcpu, gpa, len))
+        return;
+    lock_take(&writes->lock);
+    queue_write(writes, gpa, len);
+    much = writes->count >= SOFT_WRITES / 2;
+    lock_drop(&writes->lock);
+    x86_post_event(&vcpu->cpu, X86_EV_MEMORY);
+    if (much)
+        wake(vcpu);
+}
+
 /* Any thread. Most of what devices write holds no code and costs a look. The event is there before the writer tells the
  * guest that the data is, so that the guest cannot run stale code. */
 static void mem_changed(void *opaque, gpa_t gpa, uint64_t len)
 {
     struct soft_vm *vm = opaque;
 
-    for (unsigned i = 0; i < vm->cpus; i++) {
-        struct soft_vcpu *vcpu = vm->vcpu[i];
-        struct soft_writes *writes = vcpu ? &vcpu->writes : NULL;
-
-        if (!writes || !code_may_be_in(vcpu, gpa, len))
-            continue;
-        lock_take(&writes->lock);
-        if (writes->count < SOFT_WRITES) {
-            writes->range[writes->count].gpa = gpa;
-            writes->range[writes->count].len = len;
-        }
-        writes->count = MIN(writes->count + 1, SOFT_WRITES + 1);
-        lock_drop(&writes->lock);
-        x86_post_event(&vcpu->cpu, X86_EV_MEMORY);
-    }
+    atomic_thread_fence(memory_order_seq_cst); /* the data first, then who has code there */
+    for (unsigned i = 0; i < vm->cpus; i++)
+        if (vm->vcpu[i])
+            soft_tell_write(vm->vcpu[i], gpa, len);
 }
 
 int soft_vm_init(struct soft_vm *vm, const struct engine_config *config, const struct soft_hooks *hooks)
@@ -416,8 +460,16 @@ int soft_vm_init(struct soft_vm *vm, const struct engine_config *config, const s
     vm->cpus = config->cpus;
     vm->code_cache = config->code_cache ? config->code_cache : ENGINE_CODE_CACHE;
     vm->hooks = hooks;
+    if (soft_share_init(vm))
+        return -ENOMEM;
     mem_set_listener(vm->mem, mem_changed, vm);
     return 0;
+}
+
+void soft_vm_fini(struct soft_vm *vm)
+{
+    mem_set_listener(vm->mem, NULL, NULL);
+    soft_share_fini(vm);
 }
 
 void soft_vcpu_init(struct soft_vcpu *vcpu, struct soft_vm *vm, unsigned id)
@@ -430,6 +482,7 @@ void soft_vcpu_init(struct soft_vcpu *vcpu, struct soft_vm *vm, unsigned id)
     vcpu->cpu.engine = vcpu;
     vcpu->cpu.id = id;
     lock_init(&vcpu->writes.lock, LOCK_ENGINE);
+    soft_share_vcpu_init(vcpu);
     x86_cpu_reset(&vcpu->cpu);
     getentropy(vcpu->cpu.random.key, sizeof(vcpu->cpu.random.key));
     vcpu->cpu.tlb = &vcpu->tlb;
@@ -446,4 +499,5 @@ void soft_vcpu_fini(struct soft_vcpu *vcpu)
     vcpu->vm->vcpu[vcpu->cpu.id] = NULL;
     code_free(vcpu);
     lock_destroy(&vcpu->writes.lock);
+    soft_share_vcpu_fini(vcpu);
 }

@@ -10,6 +10,7 @@
 #include "base/lock.h"
 #include "engine/engine.h"
 #include "engine/soft/code.h"
+#include "engine/soft/share.h"
 #include "x86/bus.h"
 #include "x86/tlb.h"
 
@@ -25,7 +26,8 @@ struct soft_hooks {
     void (*flushed)(struct soft_vcpu *vcpu);                      /* all blocks are */
 };
 
-/* What was written to RAM from outside the vCPU (DMA), told by any thread, taken by the vCPU's own between blocks. */
+/* What was written to RAM from outside the vCPU (DMA, other vCPUs), told by any thread, taken by the vCPU's own between
+ * blocks. */
 #define SOFT_WRITES 64
 struct soft_writes {
     struct lock lock;
@@ -40,6 +42,7 @@ struct soft_vm {
     struct mem *mem;
     struct vclock *clock;
     const struct soft_hooks *hooks;
+    struct soft_share share;
     struct soft_timer *timer; /* or NULL: the engine looks at the clock often enough by itself */
     unsigned cpus;
     size_t code_cache; /* bytes of translated code a vCPU keeps */
@@ -62,15 +65,20 @@ struct soft_vcpu {
     _Atomic uint32_t eoi_any;
 
     struct soft_writes writes;
+    struct soft_requests requests;
     struct code_cache code;
     unsigned clock_countdown; /* blocks until the clock is looked at again */
     bool restart;             /* the next instruction has I/O answers in its log */
 };
 
+/* -EINVAL: that number of processors; -ENOMEM. */
 int soft_vm_init(struct soft_vm *vm, const struct engine_config *config, const struct soft_hooks *hooks);
+void soft_vm_fini(struct soft_vm *vm);
 void soft_vcpu_init(struct soft_vcpu *vcpu, struct soft_vm *vm, unsigned id);
 void soft_vcpu_fini(struct soft_vcpu *vcpu);
 
+/* Bytes of RAM were written, perhaps where the vCPU has code. Any thread. */
+void soft_tell_write(struct soft_vcpu *vcpu, gpa_t gpa, uint64_t len);
 void soft_signal(struct soft_vm *vm, const struct x86_apic_message *message);
 void soft_kick(struct soft_vcpu *vcpu);
 void soft_nmi(struct soft_vcpu *vcpu);
