@@ -4,6 +4,9 @@
  */
 #include "x86/access.h"
 
+#include "x86/bus.h"
+#include "x86/zydis.h"
+
 #include "x86/mmu_internal.h"
 
 static enum x86_rc segment_fault(struct x86_cpu *cpu, unsigned seg)
@@ -70,6 +73,20 @@ static unsigned operand_access(const struct x86_insn *in, unsigned kind)
     return in->seg == SEG_SS ? kind | ACCESS_STACK : kind;
 }
 
+/* A locked operand over a page's end lies in two places of the host's memory: no instruction reaches both. */
+static bool wants_exclusive(const struct x86_cpu *cpu, const struct x86_insn *in, gva_t lin, unsigned size)
+{
+    return cpu->bus->exclusive && (lin & ~PAGE_MASK) > PAGE_SIZE - size &&
+           ((in->flags & INSN_LOCK) || in->mnemonic == ZYDIS_MNEMONIC_XCHG);
+}
+
+static enum x86_rc end_exclusive(struct x86_cpu *cpu, const struct x86_rmw *rmw, enum x86_rc rc)
+{
+    if (rmw->exclusive)
+        cpu->bus->exclusive(cpu, false);
+    return rc;
+}
+
 enum x86_rc x86_rmw_slow(struct x86_cpu *cpu, const struct x86_insn *in, struct x86_rmw *rmw, unsigned size)
 {
     bool watched = false;
@@ -81,7 +98,11 @@ enum x86_rc x86_rmw_slow(struct x86_cpu *cpu, const struct x86_insn *in, struct 
     if (rc || (rmw->host && !watched))
         return rc;
     rmw->host = NULL;
-    return x86_read_linear(cpu, rmw->lin, &rmw->value, size, operand_access(in, ACCESS_READ));
+    rmw->exclusive = wants_exclusive(cpu, in, rmw->lin, size);
+    if (rmw->exclusive)
+        cpu->bus->exclusive(cpu, true);
+    rc = x86_read_linear(cpu, rmw->lin, &rmw->value, size, operand_access(in, ACCESS_READ));
+    return rc ? end_exclusive(cpu, rmw, rc) : X86_NEXT;
 }
 
 /* Puts value where old still is: the others' writes in between must not get lost. */
@@ -106,8 +127,8 @@ __attribute__((no_sanitize("alignment"))) static bool exchange(void *host, uint6
     }
 }
 
-enum x86_rc x86_rmw_finish(struct x86_cpu *cpu, const struct x86_insn *in, const struct x86_rmw *rmw, uint64_t value,
-                           unsigned size)
+static enum x86_rc finish(struct x86_cpu *cpu, const struct x86_insn *in, const struct x86_rmw *rmw, uint64_t value,
+                          unsigned size)
 {
     void *host;
     enum x86_rc rc = x86_rmw_pointer(cpu, rmw->lin, size, operand_access(in, ACCESS_WRITE), &host);
@@ -118,8 +139,14 @@ enum x86_rc x86_rmw_finish(struct x86_cpu *cpu, const struct x86_insn *in, const
         return x86_write_linear(cpu, rmw->lin, &value, size, operand_access(in, ACCESS_WRITE));
     if (!exchange(host, rmw->value, value, size))
         return X86_AGAIN;
-    x86_rmw_written(cpu, rmw->lin, size);
+    x86_rmw_written(cpu, rmw->lin, size, ACCESS_WRITE);
     return X86_NEXT;
+}
+
+enum x86_rc x86_rmw_finish(struct x86_cpu *cpu, const struct x86_insn *in, const struct x86_rmw *rmw, uint64_t value,
+                           unsigned size)
+{
+    return end_exclusive(cpu, rmw, finish(cpu, in, rmw, value, size));
 }
 
 static uint64_t stack_mask(const struct x86_cpu *cpu)

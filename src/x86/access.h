@@ -214,6 +214,7 @@ struct x86_rmw {
     void *host; /* not NULL: in place */
     gva_t lin;
     uint64_t value; /* old value when host is NULL */
+    bool exclusive; /* ditto: other processors stand still until x86_rmw_finish() */
 };
 enum x86_rc x86_rmw_slow(struct x86_cpu *cpu, const struct x86_insn *in, struct x86_rmw *rmw, unsigned size);
 static inline __attribute__((always_inline)) enum x86_rc x86_rmw_begin(struct x86_cpu *cpu, const struct x86_insn *in,

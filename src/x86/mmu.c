@@ -367,12 +367,12 @@ enum x86_rc x86_rmw_pointer(struct x86_cpu *cpu, gva_t lin, unsigned size, unsig
     return x86_rmw_prepare(cpu, lin, size, access, host, &watched);
 }
 
-void x86_rmw_written(struct x86_cpu *cpu, gva_t lin, unsigned size)
+void x86_rmw_written(struct x86_cpu *cpu, gva_t lin, unsigned size, unsigned access)
 {
     struct piece piece;
 
-    lin &= cpu->lin_mask;
-    if (!translate(cpu, lin, ACCESS_WRITE | ACCESS_PROBE, &piece) && piece.host &&
+    access = (access & ~ACCESS_KIND) | ACCESS_WRITE | ACCESS_PROBE;
+    if (!translate(cpu, wrap(cpu, lin, access), access, &piece) && piece.host &&
         (piece.flags & (X86_PAGE_WATCHED | X86_PAGE_SHARED)))
         cpu->bus->written(cpu, piece.gpa, size);
 }

@@ -43,7 +43,7 @@ struct x86_tlb_entry *x86_fetch_entry(struct x86_cpu *cpu, gva_t lin, bool *mmio
  * updates. NULL with X86_NEXT: not possible in place (MMIO, ROM, page-crossing): read and write instead. */
 enum x86_rc x86_rmw_pointer(struct x86_cpu *cpu, gva_t lin, unsigned size, unsigned access, void **host);
 /* After writing through x86_rmw_pointer's pointer: lets decoded code on that page be dropped. */
-void x86_rmw_written(struct x86_cpu *cpu, gva_t lin, unsigned size);
+void x86_rmw_written(struct x86_cpu *cpu, gva_t lin, unsigned size, unsigned access);
 
 /* Data breakpoints (DR0..3) that an access hits go to cpu->dr6_hit. Called from the slow path. */
 void x86_check_breakpoints(struct x86_cpu *cpu, gva_t lin, unsigned size, bool write);

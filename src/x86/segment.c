@@ -67,25 +67,42 @@ enum x86_rc x86_read_descriptor_high(struct x86_cpu *cpu, uint8_t vector, struct
     return X86_NEXT;
 }
 
+/* Sets or clears bits of a descriptor's type byte, whatever other processors do to it. */
+static enum x86_rc change_type(struct x86_cpu *cpu, gva_t descriptor, uint8_t bits, bool set)
+{
+    const gva_t lin = descriptor + 5;
+    uint8_t type;
+    void *host;
+    enum x86_rc rc = x86_rmw_pointer(cpu, lin, 1, ACCESS_WRITE | ACCESS_IMPLICIT, &host);
+
+    if (rc)
+        return rc;
+    if (host) {
+        if (set)
+            __atomic_fetch_or((uint8_t *)host, bits, __ATOMIC_SEQ_CST);
+        else
+            __atomic_fetch_and((uint8_t *)host, (uint8_t)~bits, __ATOMIC_SEQ_CST);
+        x86_rmw_written(cpu, lin, 1, ACCESS_WRITE | ACCESS_IMPLICIT);
+        return X86_NEXT;
+    }
+    rc = x86_system_read(cpu, lin, &type, 1); /* not in RAM */
+    if (rc)
+        return rc;
+    type = (uint8_t)(set ? type | bits : type & ~bits);
+    return x86_system_write(cpu, lin, &type, 1);
+}
+
 enum x86_rc x86_set_accessed(struct x86_cpu *cpu, struct x86_descriptor *d)
 {
-    uint8_t type = (uint8_t)(d->raw >> 40) | ATTR_ACCESSED;
-
     if (likely(d->seg.attr & ATTR_ACCESSED))
         return X86_NEXT;
     d->seg.attr |= ATTR_ACCESSED;
-    return x86_system_write(cpu, d->lin + 5, &type, 1);
+    return change_type(cpu, d->lin, ATTR_ACCESSED, true);
 }
 
 enum x86_rc x86_set_busy(struct x86_cpu *cpu, gva_t descriptor, bool busy)
 {
-    uint8_t type;
-    enum x86_rc rc = x86_system_read(cpu, descriptor + 5, &type, 1);
-
-    if (rc)
-        return rc;
-    type = (uint8_t)(busy ? type | TYPE_BUSY : type & ~TYPE_BUSY);
-    return x86_system_write(cpu, descriptor + 5, &type, 1);
+    return change_type(cpu, descriptor, TYPE_BUSY, busy);
 }
 
 enum x86_rc x86_check_data(struct x86_cpu *cpu, uint16_t selector, unsigned cpl, uint8_t vector,

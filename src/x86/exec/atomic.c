@@ -236,7 +236,7 @@ static enum x86_rc exchange16_slow(struct x86_cpu *cpu, gva_t lin, unsigned stac
         return rc;
     if (host) {
         *equal = exchange16(host, expected, desired);
-        x86_rmw_written(cpu, lin, 16);
+        x86_rmw_written(cpu, lin, 16, ACCESS_WRITE);
         return X86_NEXT;
     }
     rc = x86_read_linear(cpu, lin, &old, 16, ACCESS_READ | stack);
