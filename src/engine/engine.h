@@ -22,11 +22,11 @@ struct engine_config {
     struct mem *mem;
     struct vclock *clock;
     unsigned cpus;
-    size_t code_cache; /* for engines that translate: bytes of translated code a vCPU keeps; 0: ENGINE_CODE_CACHE */
+    size_t code_cache; /* for engines that translate: bytes of translated code a vCPU keeps at most; 0: ENGINE_CODE_CACHE */
     bool perf_map;     /* ditto: tell perf the names of translated code, in /tmp/perf-PID.map */
 };
 
-#define ENGINE_CODE_CACHE     MIB(32)
+#define ENGINE_CODE_CACHE     MIB(256)
 #define ENGINE_CODE_CACHE_MIN KIB(256)
 #define ENGINE_CODE_CACHE_MAX GIB(1) /* jumps in it are of 32 bits */
 

@@ -19,7 +19,9 @@
 #define BT_RETURN_BYTES KIB(256)
 #define BT_STACK_SLACK  KIB(64) /* below the limit: what is pushed between two looks at it */
 #define BT_SEGMENTS     64
+#define BT_CACHE_FIRST  MIB(32) /* in use at first */
 #define BT_SEGMENT_MIN  KIB(64) /* the largest translation fits, beside the thunks */
+#define BT_HOT_SHARE    1 / 2   /* of a segment, for straight paths */
 #define BT_WINDOWS      8
 #define BT_MNEMONICS    2048
 #ifndef BT_HEAT
@@ -57,6 +59,7 @@ struct bt_code {
     struct block *block;
     struct bt_edge *in;                                   /* edges that lead here */
     uint32_t start, end;                                  /* offsets in the code region */
+    uint32_t cold_start, cold_end;                        /* of what is off the straight path */
     uint32_t entry_h, entry_m, entry_checked, after_call; /* entries: flags in the host's RFLAGS; in the frame; ditto,
                                                             and the page is to be checked; return address of its CALL */
     uint16_t page_offset;
@@ -107,8 +110,11 @@ struct bt_segment {
 struct bt_cache {
     uint8_t *rw, *rx;
     size_t size, segment_size;
-    unsigned segments;
-    uint32_t used;    /* of the current segment: offset in the region */
+    unsigned segments, active; /* in all; those in use now: more where the guest's code wants it */
+    struct ghosts ghosts;
+    /* Of the current segment, offsets in the region: its first part takes straight paths, the other what is off them,
+     * so that the host's instruction cache and TLB hold more of what runs. */
+    uint32_t used, cold_used;
     unsigned current; /* segment */
     uint64_t recycled;
     struct bt_segment segment[BT_SEGMENTS];
@@ -141,10 +147,10 @@ struct bt_vcpu {
 /* cache.c */
 int bt_cache_init(struct bt_vcpu *vcpu, size_t size);
 void bt_cache_fini(struct bt_vcpu *vcpu);
-/* Room for a translation of the largest size in the current segment, recycling the oldest one if need be. */
 /* Takes a finished translation in. */
 void bt_cache_enter(struct bt_vcpu *vcpu, struct bt_code *code);
-void bt_cache_reserve(struct bt_vcpu *vcpu, size_t bytes);
+/* Room for a translation in the current segment, recycling the oldest one if need be. */
+void bt_cache_reserve(struct bt_vcpu *vcpu, size_t bytes, size_t cold_bytes);
 void bt_code_drop(struct bt_vcpu *vcpu, struct bt_code *code);
 void bt_code_free_dying(struct bt_vcpu *vcpu);
 void bt_cache_flush(struct bt_vcpu *vcpu);

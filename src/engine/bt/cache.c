@@ -47,6 +47,7 @@ int bt_cache_init(struct bt_vcpu *vcpu, size_t size)
     cache->size = size;
     cache->segments = (unsigned)MIN(size / BT_SEGMENT_MIN, BT_SEGMENTS);
     cache->segment_size = size / cache->segments & PAGE_MASK;
+    cache->active = (unsigned)MAX(1, MIN(BT_CACHE_FIRST / cache->segment_size, cache->segments));
     rc = bt_perf_map_is_on() ? map_for_perf(cache) : map_file(cache);
     return rc ? rc : cache->rw == MAP_FAILED || cache->rx == MAP_FAILED ? -ENOMEM : 0;
 }
@@ -114,11 +115,13 @@ void bt_cache_enter(struct bt_vcpu *vcpu, struct bt_code *code)
     struct bt_cache *cache = &vcpu->cache;
 
     cache->used = (uint32_t)ALIGN_UP(code->end, 16);
+    cache->cold_used = code->cold_end;
     code->segment = (uint8_t)cache->current;
     code->next = cache->segment[cache->current].codes;
     cache->segment[cache->current].codes = code;
     cache->segment[cache->current].used = true;
     code->block->translation = code;
+    ghosts_made(&cache->ghosts, code->block->key);
     vcpu->soft.code.bytes -= block_size(code->block);
     vcpu->soft.cpu.counters.blocks_translated++;
 }
@@ -166,8 +169,10 @@ static void recycle(struct bt_vcpu *vcpu, unsigned segment)
     if (!cache->segment[segment].used)
         return;
     cache->segment[segment].used = false;
-    while (cache->segment[segment].codes)
+    while (cache->segment[segment].codes) {
+        ghosts_put_out(&cache->ghosts, cache->segment[segment].codes->block->key);
         bt_code_drop(vcpu, cache->segment[segment].codes);
+    }
     bt_forget_jumps(vcpu, 0);
     bt_forget_jumps(vcpu, 1);
     bt_forget_returns(vcpu);
@@ -180,16 +185,26 @@ static uint32_t segment_begin(const struct bt_vcpu *vcpu, unsigned segment)
     return segment ? (uint32_t)(segment * vcpu->cache.segment_size) : vcpu->thunk.end;
 }
 
-void bt_cache_reserve(struct bt_vcpu *vcpu, size_t bytes)
+static uint32_t segment_split(const struct bt_vcpu *vcpu, unsigned segment)
+{
+    return (uint32_t)(segment * vcpu->cache.segment_size + vcpu->cache.segment_size * BT_HOT_SHARE);
+}
+
+void bt_cache_reserve(struct bt_vcpu *vcpu, size_t bytes, size_t cold_bytes)
 {
     struct bt_cache *cache = &vcpu->cache;
 
-    if (cache->used && cache->used + bytes <= (cache->current + 1) * cache->segment_size)
+    if (cache->used && cache->used + bytes <= segment_split(vcpu, cache->current) &&
+        cache->cold_used + cold_bytes <= (cache->current + 1) * cache->segment_size)
         return;
-    if (cache->used)
-        cache->current = (cache->current + 1) % cache->segments;
+    if (cache->used && ++cache->current == cache->active) {
+        if (ghosts_many(&cache->ghosts))
+            cache->active = MIN(2 * cache->active, cache->segments);
+        cache->current %= cache->active;
+    }
     recycle(vcpu, cache->current);
     cache->used = segment_begin(vcpu, cache->current);
+    cache->cold_used = segment_split(vcpu, cache->current);
 }
 
 void bt_cache_flush(struct bt_vcpu *vcpu)

@@ -80,4 +80,5 @@ void bt_perf_map_code(const struct bt_vcpu *vcpu, const struct bt_code *code)
     snprintf(name, sizeof(name), "guest%s:0x%lx", block_mode(code->block) == MODE_LONG64 ? "" : "32",
              vcpu->soft.cpu.rip);
     add(bt_host(vcpu, code->start), code->end - code->start, name);
+    add(bt_host(vcpu, code->cold_start), code->cold_end - code->cold_start, name);
 }

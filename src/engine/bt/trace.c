@@ -223,15 +223,17 @@ static void print_guest(const struct translation *t, unsigned i, char *left, siz
 void bt_trace_block(struct translation *t)
 {
     struct bt_marks *marks = t->marks;
-    const uint32_t end = emit_here(&t->e);
+    const struct bt_code *code = t->code;
 
     TRACE(BT, "%016lx (guest-physical %lx), %s: %u instructions, %u bytes of guest code, %u of host code at %p%s",
           t->vcpu->soft.cpu.rip, block_gpa(t->code->block), t->mode == MODE_LONG64 ? "64-bit" : "32-bit", t->count,
-          t->code->block->bytes, end - t->code->start, bt_host(t->vcpu, t->code->start),
+          t->code->block->bytes, code->end - code->start + code->cold_end - code->cold_start, bt_host(t->vcpu, t->code->start),
           t->e.full ? "; it does not fit" : "");
     for (unsigned i = 0; i < marks->count && !t->e.full; i++) {
         const struct mark *mark = &marks->mark[i];
-        const uint32_t next = i + 1 < marks->count ? marks->mark[i + 1].here : end;
+        const bool last = i + 1 == marks->count || (marks->mark[i + 1].what >= MARK_COLD && mark->what < MARK_COLD);
+        const uint32_t end = mark->what < MARK_COLD ? code->end : code->cold_end;
+        const uint32_t next = last ? end : marks->mark[i + 1].here;
         char left[160] = "";
 
         if (mark->what < t->count)

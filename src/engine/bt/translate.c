@@ -906,6 +906,20 @@ static struct bt_code *new_code(struct block *block, const struct bt_op *op, uns
     return code;
 }
 
+/* Upper bounds of the host code for `count` instructions. */
+#define MAX_HOT_BYTES(count)  (512 + (count)*320)
+#define MAX_COLD_BYTES(count) (512 + (count)*320)
+_Static_assert(MAX_HOT_BYTES(BLOCK_MAX_INSNS) + KIB(8) <= BT_SEGMENT_MIN * BT_HOT_SHARE &&
+                   MAX_COLD_BYTES(BLOCK_MAX_INSNS) + KIB(8) <= BT_SEGMENT_MIN - BT_SEGMENT_MIN * BT_HOT_SHARE,
+               "a translation fits into a segment");
+
+/* From here on the code is emitted at `at` in the region. */
+static void place(struct translation *t, uint32_t at, size_t room)
+{
+    t->e.p = t->e.base + at;
+    t->e.end = t->e.p + room;
+}
+
 static void emit_block(struct translation *t, const uint8_t *page)
 {
     look_for_loop(t);
@@ -913,13 +927,13 @@ static void emit_block(struct translation *t, const uint8_t *page)
     emit_body(t);
     if (t->loop_patches)
         emit_loop(t);
-    bt_emit_cold(t);
     emit_checked_entry(t, page);
+    t->code->end = emit_here(&t->e);
+    place(t, t->vcpu->cache.cold_used, MAX_COLD_BYTES(t->count));
+    t->code->cold_start = emit_here(&t->e);
+    bt_emit_cold(t);
+    t->code->cold_end = emit_here(&t->e);
 }
-
-/* An upper bound of the host code for `count` instructions. */
-#define MAX_HOST_BYTES(count) (1024 + (count)*640)
-_Static_assert(MAX_HOST_BYTES(BLOCK_MAX_INSNS) + KIB(8) <= BT_SEGMENT_MIN, "a translation fits into a segment");
 
 struct bt_code *bt_translate(struct bt_vcpu *vcpu, struct block *block, const uint8_t *page)
 {
@@ -935,9 +949,9 @@ struct bt_code *bt_translate(struct bt_vcpu *vcpu, struct block *block, const ui
     t.code = new_code(block, op, t.count);
     if (!t.code)
         return NULL;
-    bt_cache_reserve(vcpu, MAX_HOST_BYTES(t.count));
-    t.e = (struct emit){.base = vcpu->cache.rw, .p = vcpu->cache.rw + vcpu->cache.used};
-    t.e.end = t.e.p + MAX_HOST_BYTES(t.count);
+    bt_cache_reserve(vcpu, MAX_HOT_BYTES(t.count), MAX_COLD_BYTES(t.count));
+    t.e.base = vcpu->cache.rw;
+    place(&t, vcpu->cache.used, MAX_HOT_BYTES(t.count));
     t.code->start = emit_here(&t.e);
     t.marks = bt_marks_new();
     emit_block(&t, page);
@@ -947,7 +961,6 @@ struct bt_code *bt_translate(struct bt_vcpu *vcpu, struct block *block, const ui
         free(t.code);
         return NULL;
     }
-    t.code->end = emit_here(&t.e);
     bt_cache_enter(vcpu, t.code);
     bt_perf_map_code(vcpu, t.code);
     vcpu->soft.cpu.counters.translate_ns += counter_ns() - begin;

@@ -14,9 +14,10 @@
 #include "engine/soft/soft.h"
 #include "x86/access.h"
 
-/* Decoded instructions a vCPU keeps at the least, and as a share of the code cache; not counting those the engine has
- * translated. */
-#define MIN_BYTES   MIB(4)
+/* Decoded instructions that a vCPU keeps, not counting those the engine has translated: so much at first, and up to a
+ * share of the code cache's bound if that is too little for what the guest runs. */
+#define FIRST_BYTES MIB(8)
+#define LEAST_BYTES MIB(4)
 #define CACHE_SHARE 4
 
 struct code_page {
@@ -41,9 +42,36 @@ static unsigned watch_slot(gpa_t gpa)
     return (unsigned)((gpa >> PAGE_SHIFT) & ((1u << CODE_WATCH_BITS) - 1));
 }
 
-static unsigned hash_slot(uint64_t key)
+static struct block **hash_chain(const struct code_cache *code, uint64_t key)
 {
-    return (unsigned)((key * 0x9e3779b97f4a7c15ull) >> (64 - BLOCK_HASH_BITS));
+    return &code->hash[key * 0x9e3779b97f4a7c15ull >> (64 - code->hash_bits)];
+}
+
+/* Twice as many chains when there are more blocks than chains. Without memory for them the old ones go on. */
+static bool grow_hash(struct code_cache *code)
+{
+    const unsigned bits = code->hash ? code->hash_bits + 1 : BLOCK_HASH_BITS;
+    struct block **old = code->hash, **chains;
+    size_t count = old ? (size_t)1 << code->hash_bits : 0;
+
+    if (code->blocks < count)
+        return true;
+    chains = calloc((size_t)1 << bits, sizeof(*chains));
+    if (!chains)
+        return old != NULL;
+    code->hash = chains;
+    code->hash_bits = bits;
+    for (size_t i = 0; i < count; i++) {
+        for (struct block *block = old[i], *next; block; block = next) {
+            struct block **chain = hash_chain(code, block->key);
+
+            next = block->hash_next;
+            block->hash_next = *chain;
+            *chain = block;
+        }
+    }
+    free(old);
+    return true;
 }
 
 static struct code_page *find_page(const struct code_cache *code, gpa_t gpa)
@@ -92,11 +120,12 @@ static unsigned block_extent(const struct block *block)
 static void unlink_block(struct soft_vcpu *vcpu, struct block *block)
 {
     struct code_cache *code = &vcpu->code;
-    struct block **link = &code->hash[hash_slot(block->key)];
+    struct block **link = hash_chain(code, block->key);
 
     while (*link != block)
         link = &(*link)->hash_next;
     *link = block->hash_next;
+    code->blocks--;
     if (code->jump[jump_slot(block->key)] == block)
         code->jump[jump_slot(block->key)] = NULL;
     block->page_next = code->dropped;
@@ -204,20 +233,34 @@ void code_free(struct soft_vcpu *vcpu)
         }
     }
     free_list(code, code->dropped);
+    free(code->hash);
     memset(code, 0, sizeof(*code));
     vcpu->cpu.counters.code_flushed++;
 }
 
-static size_t max_bytes(const struct soft_vcpu *vcpu)
+static size_t most_bytes(const struct soft_vcpu *vcpu)
 {
-    return MAX(vcpu->vm->code_cache / CACHE_SHARE, MIN_BYTES);
+    return MAX(vcpu->vm->code_cache / CACHE_SHARE, LEAST_BYTES);
+}
+
+static bool is_full(struct soft_vcpu *vcpu)
+{
+    struct code_cache *code = &vcpu->code;
+
+    if (likely(code->bytes <= code->bound))
+        return false;
+    if (!code->bound)
+        code->bound = MIN(FIRST_BYTES, most_bytes(vcpu));
+    else if (ghosts_many(&code->ghosts))
+        code->bound = MIN(2 * code->bound, most_bytes(vcpu));
+    return code->bytes > code->bound;
 }
 
 /* Makes room: page after page loses the blocks that are not translated, until an eighth is free. */
 static void evict(struct soft_vcpu *vcpu)
 {
     struct code_cache *code = &vcpu->code;
-    const size_t enough = max_bytes(vcpu) / 8;
+    const size_t enough = code->bound / 8;
     size_t dropped = 0;
 
     for (unsigned n = 0; n < ARRAY_SIZE(code->pages) && dropped < enough; n++) {
@@ -236,6 +279,7 @@ static void evict(struct soft_vcpu *vcpu)
                 }
                 dropped += block_size(block);
                 vcpu->cpu.counters.code_evicted++;
+                ghosts_put_out(&code->ghosts, block->key);
                 *link = block->page_next;
                 unlink_block(vcpu, block);
             }
@@ -247,7 +291,7 @@ static void evict(struct soft_vcpu *vcpu)
 
 void code_sweep(struct soft_vcpu *vcpu)
 {
-    if (unlikely(vcpu->code.bytes > max_bytes(vcpu)))
+    if (unlikely(is_full(vcpu)))
         evict(vcpu);
     if (unlikely(vcpu->code.dropped != NULL)) {
         if (vcpu->vm->hooks->swept)
@@ -313,7 +357,7 @@ static unsigned decode_run(struct x86_insn *insn, enum x86_mode mode, const uint
 static void enter_block(struct soft_vcpu *vcpu, struct block *block, struct code_page *page)
 {
     struct code_cache *code = &vcpu->code;
-    struct block **head = &code->hash[hash_slot(block->key)];
+    struct block **head = hash_chain(code, block->key);
 
     block->hash_next = *head;
     *head = block;
@@ -321,6 +365,8 @@ static void enter_block(struct soft_vcpu *vcpu, struct block *block, struct code
     page->blocks = block;
     page->lines |= code_lines((unsigned)(block->key >> 3 & ~PAGE_MASK), block_extent(block));
     code->bytes += block_size(block);
+    code->blocks++;
+    ghosts_made(&code->ghosts, block->key);
     vcpu->cpu.counters.blocks_decoded++;
 }
 
@@ -385,7 +431,7 @@ static struct block *new_block(uint64_t key, const struct decoded *d)
 static struct block *make_block(struct soft_vcpu *vcpu, gva_t lin, uint64_t key, const uint8_t *bytes, enum x86_rc *rc)
 {
     const uint64_t begin = counter_ns();
-    struct code_page *page = watch_page(vcpu, key >> 3 & PAGE_MASK);
+    struct code_page *page = grow_hash(&vcpu->code) ? watch_page(vcpu, key >> 3 & PAGE_MASK) : NULL;
     struct block *block = NULL;
     struct decoded d;
 
@@ -440,7 +486,7 @@ struct block *code_find(struct soft_vcpu *vcpu, enum x86_rc *rc)
     block = code->jump[jump_slot(key)];
     if (likely(block && block->key == key && !block->crosses))
         return block;
-    for (block = code->hash[hash_slot(key)]; block; block = block->hash_next)
+    for (block = code->hash ? *hash_chain(code, key) : NULL; block; block = block->hash_next)
         if (block->key == key)
             break;
     *rc = X86_NEXT;

@@ -7,6 +7,7 @@
 
 #include <stdatomic.h>
 
+#include "engine/soft/ghosts.h"
 #include "x86/insn.h"
 
 struct soft_vcpu;
@@ -32,17 +33,19 @@ struct code_page;
 #define BLOCK_MAX_INSNS        32
 #define BLOCK_MAX_CONDITIONALS 4
 #define JUMP_CACHE_BITS        12
-#define BLOCK_HASH_BITS        14
+#define BLOCK_HASH_BITS        12 /* at first */
 #define PAGE_HASH_BITS         11
 #define CODE_WATCH_BITS        16
 
 struct code_cache {
     struct block *jump[1 << JUMP_CACHE_BITS]; /* direct-mapped, by key: the fast way in */
-    struct block *hash[1 << BLOCK_HASH_BITS];
+    struct block **hash;                      /* chains, as many as 1 << hash_bits; grows with the number of blocks */
+    unsigned hash_bits, blocks;
     struct code_page *pages[1 << PAGE_HASH_BITS];
     _Atomic uint16_t watched[1 << CODE_WATCH_BITS]; /* how many pages of that number, modulo: for other threads */
     struct block *dropped;                          /* not in use any more, freed between blocks */
-    size_t bytes;                                   /* of blocks that are not translated */
+    size_t bytes, bound;                            /* of blocks that are not translated; the most there may be now */
+    struct ghosts ghosts;
     unsigned hand;                                  /* where the next eviction begins */
 };
 
