@@ -81,10 +81,8 @@ static int make_return_stack(struct bt_vcpu *vcpu)
         return -ENOMEM;
     }
     vcpu->frame.base = (uint64_t)vcpu->returns + BT_RETURN_BYTES - 64;
-    vcpu->frame.limit = (uint64_t)vcpu->returns + BT_STACK_SLACK;
+    bt_near(vcpu)->limit = (uint64_t)vcpu->returns + BT_STACK_SLACK;
     bt_forget_returns(vcpu);
-    bt_forget_jumps(vcpu, 0);
-    bt_forget_jumps(vcpu, 1);
     return 0;
 }
 
@@ -97,6 +95,10 @@ static int vcpu_create(struct engine_vcpu **result, struct engine_vm *vm, unsign
         return rc;
     vcpu = (struct bt_vcpu *)*result;
     vcpu->frame.host_mxcsr = 0x1f80;
+    bt_near(vcpu)->tlb_mask = (TLB_SIZE - 1) * sizeof(struct x86_tlb_entry);
+    for (unsigned i = 0; i < ARRAY_SIZE(bt_near(vcpu)->fits); i++)
+        bt_near(vcpu)->fits[i] = PAGE_SIZE - (1u << i);
+    bt_forget_jumps(vcpu);
     rc = make_return_stack(vcpu);
     if (!rc)
         rc = bt_cache_init(vcpu, vcpu->soft.vm->code_cache);

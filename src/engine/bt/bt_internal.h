@@ -6,16 +6,17 @@
  * While translated code runs: guest registers are in host registers as `host_of`
  * tells (bt/emit.h), the others in cpu.gpr; cpu.rip holds the guest address of
  * offset 0 of the page the code lies in; status flags are in the host's RFLAGS,
- * in frame.flags, or in both, as the translator knows at each place.
+ * in near.flags, or in both, as the translator knows at each place.
  */
 #ifndef ENGINE_BT_INTERNAL_H
 #define ENGINE_BT_INTERNAL_H
 
 #include "engine/soft/run.h"
 
-#define BT_JUMPS        16384 /* entries of a jump table */
+#define BT_JUMPS        16384 /* entries of the jump table */
 #define BT_JUMP_HASH    0x9e3779b1u
-#define BT_JUMP_SHIFT   18
+#define BT_JUMP_WAY     ((uint32_t)sizeof(struct bt_jump))                    /* offset of a slot's other way */
+#define BT_JUMP_MASK    ((uint32_t)((BT_JUMPS - 2) * sizeof(struct bt_jump))) /* of the hash: offset of a slot */
 #define BT_RETURN_BYTES KIB(256)
 #define BT_STACK_SLACK  KIB(64) /* below the limit: what is pushed between two looks at it */
 #define BT_SEGMENTS     64
@@ -57,11 +58,12 @@ enum bt_site_kind { SITE_MEMORY, SITE_BRANCH, SITE_INSTRUCTION };
 /* The translation of a block. */
 struct bt_code {
     struct block *block;
-    struct bt_edge *in;                                   /* edges that lead here */
-    uint32_t start, end;                                  /* offsets in the code region */
-    uint32_t cold_start, cold_end;                        /* of what is off the straight path */
-    uint32_t entry_h, entry_m, entry_checked, after_call; /* entries: flags in the host's RFLAGS; in the frame; ditto,
-                                                            and the page is to be checked; return address of its CALL */
+    struct bt_edge *in;                       /* edges that lead here */
+    uint32_t start, end;                      /* offsets in the code region */
+    uint32_t cold_start, cold_end;            /* of what is off the straight path */
+    uint32_t entry_h, entry_m, entry_checked; /* entries: flags in the host's RFLAGS; in the frame; ditto, and the page
+                                                 is to be checked */
+    uint32_t stale;                           /* where entry_m leads when it is dropped */
     uint16_t page_offset;
     uint8_t segment;
     uint8_t vectors; /* enum bt_vectors: what it needs */
@@ -75,22 +77,35 @@ struct bt_code {
 
 enum bt_vectors { BT_NO_VECTORS, BT_SSE, BT_AVX };
 
+/* Where to go on at a guest address. The key is the address plus near.salt: holds in that mapping only. */
 struct bt_jump {
-    uint64_t rip;
+    uint64_t key;
     const void *entry;
 };
 
-/* What translated code reaches from its frame pointer. */
+/* What translated code uses most, by displacements of one byte; soft.near. */
+struct bt_near {
+    uint64_t reserved[3];            /* the first is out of reach */
+    const struct x86_tlb_entry *tlb; /* the soft TLB's current table */
+    uint64_t stack_tag;              /* the TLB of one entry for the stack */
+    uint8_t *stack_host;
+    uint64_t salt;  /* of the present address space, privilege and mode: added to return addresses, to jumps' targets */
+    uint64_t limit; /* of the return stack */
+    uint64_t fits[6];  /* the largest offset in a page of an access of 1 << i bytes */
+    uint64_t slot;     /* of an indirect call in the jump table, while its return address is pushed */
+    uint32_t tlb_mask; /* for an entry's offset in the soft TLB */
+    uint16_t flags;    /* AH as by LAHF, AL: OF */
+    uint8_t vectors;   /* enum bt_vectors: what the host's registers hold of the guest's */
+};
+_Static_assert(sizeof(struct bt_near) == SOFT_NEAR, "it ends where the registers begin");
+
+/* What else translated code reaches from its frame pointer. */
 struct bt_frame {
-    uint16_t flags;  /* AH as by LAHF, AL: OF */
-    uint8_t vectors; /* enum bt_vectors: what the host's registers hold of the guest's */
-    uint64_t limit;  /* of the return stack; ~0 when an event is to be looked at */
-    uint64_t salt;   /* of the present address space, privilege and mode: added to return addresses */
-    uint64_t sp;     /* top of the return stack, while the monitor runs */
-    uint64_t base;   /* its bottom */
+    uint64_t sp;   /* top of the return stack, while the monitor runs */
+    uint64_t base; /* its bottom */
     uint64_t host_sp;
-    uint64_t next;          /* host address to go on at */
-    uint64_t target, entry; /* of an indirect call, while its return address is pushed */
+    uint64_t next;   /* host address to go on at */
+    uint64_t target; /* of an indirect call, while its return address is pushed */
     uint32_t host_mxcsr;
     uint8_t level;   /* enum bt_vectors: to be loaded */
     uint64_t resume; /* where to go on when vectors are loaded */
@@ -99,7 +114,7 @@ struct bt_frame {
     struct bt_window {
         uint64_t tag, host, offset;
     } window[BT_WINDOWS];
-    struct bt_jump jump[2][BT_JUMPS]; /* for 32-bit modes, for 64-bit mode */
+    struct bt_jump jump[BT_JUMPS]; /* pairs: two ways of a slot */
 };
 
 struct bt_segment {
@@ -121,7 +136,8 @@ struct bt_cache {
 };
 
 /* Host code every translation uses: offsets in the code region. */
-#define BT_THUNKS(X) X(enter) X(leave) X(callout) X(link) X(resolve) X(need_vectors) X(load_vectors) X(stack_miss)
+#define BT_THUNKS(X)                                                                                                   \
+    X(enter) X(leave) X(callout) X(link) X(resolve) X(need_vectors) X(load_vectors) X(stack_miss) X(jump_miss)
 struct bt_thunks {
 #define X(name) uint32_t name;
     BT_THUNKS(X)
@@ -140,7 +156,6 @@ struct bt_vcpu {
     enum soft_outcome outcome;
     bool counting;                 /* translations count instructions: run() was given a budget */
     uint8_t *returns;              /* the return stack's memory */
-    uint8_t jump_mode;             /* the 32-bit mode that its jump table is of */
     uint64_t called[BT_MNEMONICS]; /* instructions that are not translated, by ZydisMnemonic: how often executed */
 };
 
@@ -156,7 +171,9 @@ void bt_code_free_dying(struct bt_vcpu *vcpu);
 void bt_cache_flush(struct bt_vcpu *vcpu);
 void bt_link(struct bt_vcpu *vcpu, struct bt_edge *edge, struct bt_code *to);
 void bt_forget_returns(struct bt_vcpu *vcpu);
-void bt_forget_jumps(struct bt_vcpu *vcpu, bool wide); /* of 64-bit code, or of 32-bit code */
+void bt_forget_jumps(struct bt_vcpu *vcpu);
+/* The next jump to the address finds the entry. */
+void bt_learn_jump(struct bt_vcpu *vcpu, uint64_t rip, const struct bt_code *code);
 
 /* stats.c */
 void bt_count_callout(struct bt_vcpu *vcpu, const struct bt_site *site);
@@ -187,9 +204,9 @@ static inline const void *bt_host(const struct bt_vcpu *vcpu, uint32_t offset)
     return vcpu->cache.rx + offset;
 }
 
-static inline unsigned bt_jump_slot(uint64_t rip)
+static inline struct bt_near *bt_near(struct bt_vcpu *vcpu)
 {
-    return (uint32_t)rip * BT_JUMP_HASH >> BT_JUMP_SHIFT;
+    return (struct bt_near *)vcpu->soft.near;
 }
 
 #endif

@@ -101,11 +101,20 @@ void bt_forget_returns(struct bt_vcpu *vcpu)
     vcpu->frame.sp = vcpu->frame.base;
 }
 
-/* An empty entry must match no address that is looked up in its slot: 0 is looked up in slot 0, 1 is not. */
-void bt_forget_jumps(struct bt_vcpu *vcpu, bool wide)
+/* An empty entry's key is no address's: salts are random numbers, which addresses are added to. */
+void bt_forget_jumps(struct bt_vcpu *vcpu)
 {
-    memset(vcpu->frame.jump[wide], 0, sizeof(vcpu->frame.jump[wide]));
-    vcpu->frame.jump[wide][0].rip = 1;
+    memset(vcpu->frame.jump, 0, sizeof(vcpu->frame.jump));
+}
+
+/* The newest goes first, what was there to the other way. */
+void bt_learn_jump(struct bt_vcpu *vcpu, uint64_t rip, const struct bt_code *code)
+{
+    const size_t slot = ((uint32_t)rip * BT_JUMP_HASH & BT_JUMP_MASK) / sizeof(struct bt_jump);
+    struct bt_jump *way = &vcpu->frame.jump[slot];
+
+    way[1] = way[0];
+    way[0] = (struct bt_jump){.key = rip + vcpu->soft.tlb.context, .entry = bt_host(vcpu, code->entry_m)};
 }
 
 /* --- life ---------------------------------------------------------------------------------------- */
@@ -131,14 +140,14 @@ void bt_cache_enter(struct bt_vcpu *vcpu, struct bt_code *code)
 void bt_code_drop(struct bt_vcpu *vcpu, struct bt_code *code)
 {
     struct bt_code **link = &vcpu->cache.segment[code->segment].codes;
-    uint8_t *checked = vcpu->cache.rw + code->entry_checked;
+    uint8_t *entry = vcpu->cache.rw + code->entry_m;
 
     while (code->in)
         unlink_edge(vcpu, code->in);
     for (unsigned i = 0; i < code->edges; i++)
         unlink_edge(vcpu, &code->edge[i]);
-    *checked = 0xe9; /* the jump table may still lead here: S0 has the address */
-    write_jump(vcpu, code->entry_checked + 1, vcpu->thunk.resolve);
+    *entry = 0xe9; /* the jump table may still lead here */
+    write_jump(vcpu, code->entry_m + 1, code->stale);
     while (*link != code)
         link = &(*link)->next;
     *link = code->next;
@@ -173,8 +182,7 @@ static void recycle(struct bt_vcpu *vcpu, unsigned segment)
         ghosts_put_out(&cache->ghosts, cache->segment[segment].codes->block->key);
         bt_code_drop(vcpu, cache->segment[segment].codes);
     }
-    bt_forget_jumps(vcpu, 0);
-    bt_forget_jumps(vcpu, 1);
+    bt_forget_jumps(vcpu);
     bt_forget_returns(vcpu);
     cache->recycled++;
     vcpu->soft.cpu.counters.code_recycled++;

@@ -126,7 +126,7 @@ void emit_save_flags(struct emit *e)
     emit_mov(e, H_S1, H_RAX);
     emit_bytes(e, lahf_seto, sizeof(lahf_seto));
     emit8(e, 0x66);
-    emit_rm(e, false, OP_MOV_STORE, H_RAX, H_FRAME, FRAME_BT(flags));
+    emit_rm(e, false, OP_MOV_STORE, H_RAX, H_FRAME, FRAME_NEAR(flags));
     emit_mov(e, H_RAX, H_S1);
 }
 
@@ -135,7 +135,7 @@ void emit_restore_flags(struct emit *e)
     static const uint8_t add_sahf[] = {0x04, 0x7f, 0x9e};
 
     emit_mov(e, H_S1, H_RAX);
-    emit_rm(e, false, 0x0fb7, H_RAX, H_FRAME, FRAME_BT(flags)); /* movzx */
+    emit_rm(e, false, 0x0fb7, H_RAX, H_FRAME, FRAME_NEAR(flags)); /* movzx */
     emit_bytes(e, add_sahf, sizeof(add_sahf));
     emit_mov(e, H_RAX, H_S1);
 }
@@ -145,6 +145,17 @@ void emit_tlb_slot(struct emit *e, int32_t table)
     _Static_assert(sizeof(struct x86_tlb_entry) == 32 && PAGE_SHIFT == 12, "the shift below");
     emit_mov(e, H_S1, H_S0);
     emit_shift(e, true, 5, H_S1, 7);
-    emit_imm(e, false, IMM_AND, H_S1, (TLB_SIZE - 1) * 32);
+    emit_rm(e, false, OP_AND, H_S1, H_FRAME, FRAME_NEAR(tlb_mask));
     emit_rm(e, true, OP_ADD, H_S1, H_FRAME, table);
+}
+
+void emit_jump_table(struct emit *e, unsigned opcode, bool w, unsigned reg, size_t field)
+{
+    const int32_t disp = FRAME_BT(jump) + (int32_t)field;
+
+    emit_rex(e, w, reg, H_S1, H_FRAME, false);
+    emit8(e, opcode);
+    emit8(e, 0x80 | (reg & 7) << 3 | 4);
+    emit8(e, (H_S1 & 7) << 3 | (H_FRAME & 7));
+    emit32(e, (uint32_t)disp);
 }

@@ -27,13 +27,13 @@ enum host_reg {
     H_R14,
     H_R15
 };
-/* The translator's own: the return stack is RSP; S0 addresses, S1 is a temporary; FRAME points BIAS into struct
- * x86_cpu, so that a one-byte displacement reaches every register. */
+/* The translator's own: the return stack is RSP; S0 addresses, S1 is a temporary; FRAME points to where one-byte
+ * displacements reach what is used most: struct bt_near, the registers, RIP. */
 #define H_GSP   H_R9 /* the guest's RSP */
 #define H_S0    H_R10
 #define H_S1    H_R11
 #define H_FRAME H_R15
-#define BIAS    128
+#define ORIGIN  (offsetof(struct bt_vcpu, soft.cpu) + 8) /* of FRAME in struct bt_vcpu */
 
 /* Where a guest register is: a host register, or IN_FRAME. Those in the frame are the ones that compiled code uses
  * least. RAX to RDI but RSP are themselves, since instructions name them implicitly. */
@@ -136,15 +136,20 @@ static inline void emit_jump_to(struct emit *e, unsigned cc, uint32_t target)
 }
 
 /* Displacements from FRAME. */
-#define FRAME_CPU(field) ((int32_t)offsetof(struct x86_cpu, field) - BIAS)
-#define FRAME_BT(field)  ((int32_t)offsetof(struct bt_vcpu, frame.field) - BIAS)
-#define FRAME_TLB(field) ((int32_t)offsetof(struct bt_vcpu, soft.tlb.field) - BIAS)
-#define FRAME_GPR(g)     ((int32_t)(8 * (g)) - BIAS)
+#define FRAME_VCPU(field) ((int32_t)(offsetof(struct bt_vcpu, field) - ORIGIN))
+#define FRAME_NEAR(field) (FRAME_VCPU(soft.near) + (int32_t)offsetof(struct bt_near, field))
+#define FRAME_CPU(field)  FRAME_VCPU(soft.cpu.field)
+#define FRAME_BT(field)   FRAME_VCPU(frame.field)
+#define FRAME_TLB(field)  FRAME_VCPU(soft.tlb.field)
+#define FRAME_GPR(g)      (FRAME_CPU(gpr) + (int32_t)(8 * (g)))
 
-/* Host flags to frame.flags, and back; S1 is lost. */
+/* Host flags to near.flags, and back; S1 is lost. */
 void emit_save_flags(struct emit *e);
 void emit_restore_flags(struct emit *e);
 /* S1 = the soft-TLB entry for the linear address in S0, in the table that the pointer at disp tells; flags are lost. */
 void emit_tlb_slot(struct emit *e, int32_t table);
+
+/* op reg, the field of the jump table's entry at offset S1 */
+void emit_jump_table(struct emit *e, unsigned opcode, bool w, unsigned reg, size_t field);
 
 #endif

@@ -258,9 +258,15 @@ void bt_emit_sum(struct translation *t, const struct access *a, unsigned to, int
 
 /* --- the check -------------------------------------------------------------------------------- */
 
+/* Does all of it lie in the page S0 is an offset in? */
 static void emit_compare(struct translation *t, const struct group *g, struct cold *cold)
 {
-    emit_imm(&t->e, true, IMM_CMP, H_S0, (int32_t)(PAGE_SIZE - (uint64_t)(g->high - g->low)));
+    const uint64_t span = (uint64_t)(g->high - g->low);
+
+    if (span <= 32 && !(span & (span - 1)))
+        emit_rm(&t->e, true, OP_CMP, H_S0, H_FRAME, FRAME_NEAR(fits) + 8 * (int32_t)__builtin_ctzll(span));
+    else
+        emit_imm(&t->e, true, IMM_CMP, H_S0, (int32_t)(PAGE_SIZE - span));
     bt_cold_jump(t, cold, CC_A);
 }
 
@@ -283,10 +289,10 @@ static struct cold *emit_stack_check(struct translation *t, const struct group *
     cold->back = emit_here(&t->e);
     cold->low = (int32_t)g->low;
     emit_lea(&t->e, word(t) == 8, H_S0, H_GSP, (int32_t)g->low);
-    emit_rm(&t->e, true, OP_SUB, H_S0, H_FRAME, FRAME_TLB(stack.tag));
+    emit_rm(&t->e, true, OP_SUB, H_S0, H_FRAME, FRAME_NEAR(stack_tag));
     emit_compare(t, g, cold);
     emit_align(t, g, cold);
-    emit_rm(&t->e, true, OP_ADD, H_S0, H_FRAME, FRAME_TLB(stack.host));
+    emit_rm(&t->e, true, OP_ADD, H_S0, H_FRAME, FRAME_NEAR(stack_host));
     return cold;
 }
 
@@ -313,7 +319,7 @@ static void emit_full_check(struct translation *t, const struct group *g, struct
         emit_load(e, H_S1, H_FRAME, FRAME_TLB(no_stack));
         emit_store(e, H_FRAME, WINDOW(window - 1, tag), H_S1);
     }
-    emit_tlb_slot(e, FRAME_TLB(current));
+    emit_tlb_slot(e, FRAME_NEAR(tlb));
     emit_rm(e, true, OP_SUB, H_S0, H_S1, tag);
     emit_compare(t, g, cold);
     emit_align(t, g, cold);
@@ -439,6 +445,29 @@ static void emit_cold_edge(struct translation *t, const struct cold *cold)
     emit_jump_to(&t->e, CC_ALWAYS, t->vcpu->thunk.link);
 }
 
+/* A conditional jump to another page: S0 = its address there. Each takes a look at events, since it may close a loop.
+ */
+static void emit_cold_far(struct translation *t, const struct cold *cold)
+{
+    struct bt_edge *edge = &t->code->edge[cold->index];
+    uint32_t event;
+
+    if (cold->flags_h)
+        emit_save_flags(&t->e);
+    emit_load(&t->e, H_S0, H_FRAME, FRAME_CPU(rip));
+    emit_lea(&t->e, word(t) == 8, H_S0, H_S0, edge->target);
+    emit_rm(&t->e, false, 0x83, 7, H_FRAME, FRAME_CPU(events)); /* cmp dword [], 0 */
+    emit8(&t->e, 0);
+    event = emit_jump(&t->e, CC_NE);
+    edge->flags_m = true;
+    edge->patch = emit_jump(&t->e, CC_ALWAYS);
+    edge->stub = emit_here(&t->e);
+    emit_patch(&t->e, edge->patch, edge->stub);
+    emit_patch(&t->e, event, edge->stub);
+    emit_mov_imm64(&t->e, H_S1, (uint64_t)edge);
+    emit_jump_to(&t->e, CC_ALWAYS, t->vcpu->thunk.link);
+}
+
 /* Another page: the check in full. */
 static void emit_cold_window(struct translation *t, const struct cold *cold)
 {
@@ -458,6 +487,23 @@ static void emit_cold_loop(struct translation *t, const struct cold *cold)
     emit_cold_flags(t, cold);
     if (cold->flags_h)
         emit_save_flags(&t->e);
+    emit_load(&t->e, H_S0, H_FRAME, FRAME_CPU(rip));
+    emit_lea(&t->e, word(t) == 8, H_S0, H_S0, t->code->page_offset);
+    emit_jump_to(&t->e, CC_ALWAYS, t->vcpu->thunk.resolve);
+}
+
+/* The jump table's slot is another address's: its second way? */
+static void emit_cold_jump(struct translation *t, const struct cold *cold)
+{
+    emit_jump_to(&t->e, CC_CALL, t->vcpu->thunk.jump_miss);
+    emit_jump_to(&t->e, CC_AE, cold->back);
+    emit_cold_site(t, cold);
+}
+
+/* The block is not what lies at this address any more. */
+static void emit_cold_stale(struct translation *t)
+{
+    t->code->stale = emit_here(&t->e);
     emit_load(&t->e, H_S0, H_FRAME, FRAME_CPU(rip));
     emit_lea(&t->e, word(t) == 8, H_S0, H_S0, t->code->page_offset);
     emit_jump_to(&t->e, CC_ALWAYS, t->vcpu->thunk.resolve);
@@ -505,6 +551,15 @@ void bt_emit_cold(struct translation *t)
             break;
         case COLD_WINDOW:
             emit_cold_window(t, cold);
+            break;
+        case COLD_FAR:
+            emit_cold_far(t, cold);
+            break;
+        case COLD_JUMP:
+            emit_cold_jump(t, cold);
+            break;
+        case COLD_STALE:
+            emit_cold_stale(t);
             break;
         case COLD_CROSSING:
         case COLD_LOOP:

@@ -29,7 +29,7 @@ static void come_out(struct bt_vcpu *vcpu, uint64_t rip)
     struct x86_cpu *cpu = &vcpu->soft.cpu;
 
     cpu->rip = rip & address_mask(cpu);
-    flags_set(cpu, vcpu->frame.flags);
+    flags_set(cpu, bt_near(vcpu)->flags);
     if (vcpu->counting)
         cpu->counters.instructions = vcpu->end - (uint64_t)vcpu->frame.budget;
 }
@@ -38,10 +38,15 @@ static void come_out(struct bt_vcpu *vcpu, uint64_t rip)
 static void go_in(struct bt_vcpu *vcpu, unsigned offset)
 {
     struct x86_cpu *cpu = &vcpu->soft.cpu;
+    const struct x86_tlb *tlb = &vcpu->soft.tlb;
+    struct bt_near *near = bt_near(vcpu);
 
     cpu->rip = (cpu->rip - offset) & address_mask(cpu);
-    vcpu->frame.flags = flags_get(cpu);
-    vcpu->frame.salt = vcpu->soft.tlb.context;
+    near->flags = flags_get(cpu);
+    near->salt = tlb->context;
+    near->tlb = tlb->current;
+    near->stack_tag = tlb->stack.tag;
+    near->stack_host = tlb->stack.host;
     vcpu->frame.budget = (int64_t)(vcpu->end - cpu->counters.instructions);
 }
 
@@ -108,7 +113,6 @@ static struct bt_code *find(struct bt_vcpu *vcpu)
     struct x86_cpu *cpu = &soft->cpu;
     enum x86_rc rc = X86_NEXT;
     struct block *block;
-    struct bt_code *code;
 
     if (soft_attention(soft) || cpu->halted || cpu->shutdown || soft->restart || soft->code.dropped)
         return NULL;
@@ -117,12 +121,7 @@ static struct bt_code *find(struct bt_vcpu *vcpu)
         return NULL;
     if (!has_room(vcpu, block))
         return NULL;
-    code = hot(vcpu, block);
-    if (code && cpu->mode != MODE_LONG64 && vcpu->jump_mode != cpu->mode) {
-        bt_forget_jumps(vcpu, 0);
-        vcpu->jump_mode = cpu->mode;
-    }
-    return code;
+    return hot(vcpu, block);
 }
 
 static const void *resolve(struct bt_vcpu *vcpu)
@@ -196,14 +195,13 @@ static const void *branched(struct bt_vcpu *vcpu, const struct x86_insn *in)
 
     if (in->mnemonic == ZYDIS_MNEMONIC_RET && top[1] == rip + vcpu->soft.tlb.context)
         frame->sp += 2 * sizeof(*top);
-    if (frame->sp < frame->limit)
+    if (frame->sp < bt_near(vcpu)->limit)
         bt_forget_returns(vcpu);
     code = find(vcpu);
     if (!code)
         return leave(vcpu, SOFT_GO_ON);
     if (in->mnemonic == ZYDIS_MNEMONIC_RET || in->mnemonic == ZYDIS_MNEMONIC_JMP || in->mnemonic == ZYDIS_MNEMONIC_CALL)
-        frame->jump[vcpu->soft.cpu.mode == MODE_LONG64][bt_jump_slot(rip)] =
-            (struct bt_jump){.rip = rip, .entry = bt_host(vcpu, code->entry_checked)};
+        bt_learn_jump(vcpu, rip, code);
     go_in(vcpu, code->page_offset);
     return bt_host(vcpu, code->entry_m);
 }

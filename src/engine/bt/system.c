@@ -47,8 +47,8 @@ void bt_emit_pushf(struct translation *t, int32_t disp)
     t->flags_h = false;
     emit_rm(e, false, OP_MOV, H_S1, H_FRAME, FRAME_CPU(rflags));
     emit_imm(e, false, IMM_AND, H_S1, RFLAGS_SAVED);
-    emit_rm(e, false, 0x0a, H_S1, H_FRAME, FRAME_BT(flags) + 1); /* or S1b, [] */
-    emit_is_zero8(e, FRAME_BT(flags));
+    emit_rm(e, false, 0x0a, H_S1, H_FRAME, FRAME_NEAR(flags) + 1); /* or S1b, [] */
+    emit_is_zero8(e, FRAME_NEAR(flags));
     no_overflow = emit_jump(e, CC_E);
     emit_imm(e, false, IMM_OR, H_S1, FLAG_OF);
     emit_patch(e, no_overflow, emit_here(e));
@@ -76,7 +76,7 @@ void bt_emit_sti(struct translation *t, unsigned i, bool same_page)
         cold->after = emit_here(&t->e);
         return;
     }
-    emit_rm(&t->e, false, 0x83, 7, H_FRAME, (int32_t)offsetof(struct bt_vcpu, soft.wanted) - BIAS);
+    emit_rm(&t->e, false, 0x83, 7, H_FRAME, FRAME_VCPU(soft.wanted));
     emit8(&t->e, 0);
     bt_cold_jump(t, cold, CC_NE);
     emit_imm_mem(&t->e, IMM_OR, FRAME_CPU(rflags), FLAG_IF);

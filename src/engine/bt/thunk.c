@@ -43,7 +43,7 @@ static void emit_enter(struct emit *e)
     for (unsigned i = 0; i < ARRAY_SIZE(callee_saved); i++)
         emit_push_host(e, callee_saved[i]);
     emit_imm(e, true, IMM_SUB, H_RSP, 8);
-    emit_lea(e, true, H_FRAME, H_RDI, BIAS);
+    emit_lea(e, true, H_FRAME, H_RDI, (int32_t)ORIGIN);
     emit_store(e, H_FRAME, FRAME_BT(host_sp), H_RSP);
     emit_into(e);
 }
@@ -95,7 +95,7 @@ static void emit_save_vectors(struct emit *e)
 
     emit8(e, 0x41); /* cmp byte [vectors], 0 */
     emit8(e, 0x80);
-    emit_modrm_mem(e, 7, H_FRAME, FRAME_BT(vectors));
+    emit_modrm_mem(e, 7, H_FRAME, FRAME_NEAR(vectors));
     emit8(e, 0);
     skip = emit_jump(e, CC_E);
     for (unsigned x = 0; x < 16; x++) {
@@ -109,7 +109,7 @@ static void emit_save_vectors(struct emit *e)
     emit_mxcsr(e, 2, FRAME_BT(host_mxcsr));
     emit8(e, 0x41); /* mov byte [vectors], 0 */
     emit8(e, 0xc6);
-    emit_modrm_mem(e, 0, H_FRAME, FRAME_BT(vectors));
+    emit_modrm_mem(e, 0, H_FRAME, FRAME_NEAR(vectors));
     emit8(e, BT_NO_VECTORS);
     emit_patch(e, skip, emit_here(e));
 }
@@ -124,7 +124,7 @@ static void emit_load_vectors(struct emit *e)
     }
     emit_mxcsr(e, 2, FRAME_CPU(fpu.mxcsr));
     emit_rm(e, false, 0x0fb6, H_S1, H_FRAME, FRAME_BT(level)); /* movzx */
-    emit_rm(e, false, 0x88, H_S1, H_FRAME, FRAME_BT(vectors));
+    emit_rm(e, false, 0x88, H_S1, H_FRAME, FRAME_NEAR(vectors));
     emit_rm(e, false, 0xff, 4, H_FRAME, FRAME_BT(resume));
 }
 
@@ -139,7 +139,7 @@ static uint32_t emit_monitor_call(struct emit *e, const void *function, unsigned
     emit_save_vectors(e);
     emit_store(e, H_FRAME, FRAME_BT(sp), H_RSP);
     emit_load(e, H_RSP, H_FRAME, FRAME_BT(host_sp));
-    emit_lea(e, true, H_RDI, H_FRAME, -BIAS);
+    emit_lea(e, true, H_RDI, H_FRAME, -(int32_t)ORIGIN);
     emit_mov(e, H_RSI, first);
     emit_mov(e, H_RDX, second);
     emit_mov_imm64(e, H_RAX, (uint64_t)function);
@@ -155,19 +155,36 @@ static uint32_t emit_stack_miss(struct emit *e)
 {
     uint32_t here = emit_here(e), fail[2];
 
-    emit_tlb_slot(e, FRAME_TLB(current));
+    emit_tlb_slot(e, FRAME_NEAR(tlb));
     emit_rm(e, true, OP_SUB, H_S0, H_S1, (int32_t)offsetof(struct x86_tlb_entry, write));
     emit_imm(e, true, IMM_CMP, H_S0, (int32_t)PAGE_SIZE - 1);
     fail[0] = emit_jump(e, CC_A);
     emit_load(e, H_S0, H_S1, (int32_t)offsetof(struct x86_tlb_entry, write));
-    emit_rm(e, true, OP_CMP, H_S0, H_FRAME, FRAME_TLB(stack.tag));
+    emit_rm(e, true, OP_CMP, H_S0, H_FRAME, FRAME_NEAR(stack_tag));
     fail[1] = emit_jump(e, CC_E);
+    emit_store(e, H_FRAME, FRAME_NEAR(stack_tag), H_S0);
     emit_store(e, H_FRAME, FRAME_TLB(stack.tag), H_S0);
     emit_load(e, H_S0, H_S1, (int32_t)offsetof(struct x86_tlb_entry, host));
+    emit_store(e, H_FRAME, FRAME_NEAR(stack_host), H_S0);
     emit_store(e, H_FRAME, FRAME_TLB(stack.host), H_S0);
     emit_bytes(e, "\xf8\xc3", 2); /* clc; ret */
     emit_patch(e, fail[0], emit_here(e));
     emit_patch(e, fail[1], emit_here(e));
+    emit_bytes(e, "\xf9\xc3", 2); /* stc; ret */
+    return here;
+}
+
+/* S0 = key, S1 = offset of its slot in the jump table, of which the first way is another's. S1 becomes the second
+ * way's. CF: that is another's too. */
+static uint32_t emit_jump_miss(struct emit *e)
+{
+    uint32_t here = emit_here(e), miss;
+
+    emit_imm(e, false, IMM_XOR, H_S1, BT_JUMP_WAY);
+    emit_jump_table(e, OP_CMP, true, H_S0, offsetof(struct bt_jump, key));
+    miss = emit_jump(e, CC_NE);
+    emit_bytes(e, "\xf8\xc3", 2); /* clc; ret */
+    emit_patch(e, miss, emit_here(e));
     emit_bytes(e, "\xf9\xc3", 2); /* stc; ret */
     return here;
 }
@@ -188,5 +205,6 @@ void bt_make_thunks(struct bt_vcpu *vcpu)
     thunk->resolve = emit_monitor_call(&e, (const void *)bt_on_resolve, H_S0, H_S1);
     thunk->need_vectors = emit_monitor_call(&e, (const void *)bt_on_vectors, H_S0, H_S1);
     thunk->stack_miss = emit_stack_miss(&e);
+    thunk->jump_miss = emit_jump_miss(&e);
     thunk->end = (uint32_t)ALIGN_UP(emit_here(&e), 64);
 }

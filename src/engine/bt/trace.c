@@ -47,7 +47,7 @@ static uint64_t guest_address(const struct translation *t, int64_t offset)
 /* --- names ------------------------------------------------------------------------------------------------ */
 
 /* What translated code reaches from FRAME, by displacement. */
-#define FRAME_SOFT(field) ((int32_t)offsetof(struct bt_vcpu, soft.field) - BIAS)
+#define FRAME_SOFT(field) FRAME_VCPU(soft.field)
 static const struct {
     int32_t disp;
     uint32_t size;
@@ -57,13 +57,34 @@ static const struct {
     {                                                                                                                  \
         macro(field), sizeof(((struct bt_vcpu *)0)->place.field), #field                                               \
     }
-    FIELD(FRAME_CPU, soft.cpu, rip),      FIELD(FRAME_CPU, soft.cpu, rflags),    FIELD(FRAME_CPU, soft.cpu, events),
-    FIELD(FRAME_CPU, soft.cpu, seg_base), FIELD(FRAME_CPU, soft.cpu, seg_flat),  FIELD(FRAME_BT, frame, flags),
-    FIELD(FRAME_BT, frame, vectors),      FIELD(FRAME_BT, frame, limit),         FIELD(FRAME_BT, frame, salt),
-    FIELD(FRAME_CPU, soft.cpu, cpl),      FIELD(FRAME_CPU, soft.cpu, msr),       FIELD(FRAME_CPU, soft.cpu, seg),
-    FIELD(FRAME_SOFT, soft, wanted),      FIELD(FRAME_BT, frame, target),        FIELD(FRAME_BT, frame, entry),
-    FIELD(FRAME_BT, frame, budget),       FIELD(FRAME_BT, frame, window),        FIELD(FRAME_TLB, soft.tlb, current),
-    FIELD(FRAME_TLB, soft.tlb, table),    FIELD(FRAME_TLB, soft.tlb, stack.tag), FIELD(FRAME_TLB, soft.tlb, stack.host),
+#define NEAR(field)                                                                                                    \
+    {                                                                                                                  \
+        FRAME_NEAR(field), sizeof(((struct bt_near *)0)->field), #field                                                \
+    }
+    FIELD(FRAME_CPU, soft.cpu, rip),
+    FIELD(FRAME_CPU, soft.cpu, rflags),
+    FIELD(FRAME_CPU, soft.cpu, events),
+    FIELD(FRAME_CPU, soft.cpu, seg_base),
+    FIELD(FRAME_CPU, soft.cpu, seg_flat),
+    NEAR(flags),
+    NEAR(vectors),
+    NEAR(limit),
+    NEAR(salt),
+    FIELD(FRAME_CPU, soft.cpu, cpl),
+    FIELD(FRAME_CPU, soft.cpu, msr),
+    FIELD(FRAME_CPU, soft.cpu, seg),
+    FIELD(FRAME_SOFT, soft, wanted),
+    FIELD(FRAME_BT, frame, target),
+    NEAR(slot),
+    FIELD(FRAME_BT, frame, budget),
+    FIELD(FRAME_BT, frame, window),
+    NEAR(tlb),
+    FIELD(FRAME_TLB, soft.tlb, table),
+    NEAR(stack_tag),
+    NEAR(stack_host),
+    NEAR(fits),
+    NEAR(tlb_mask),
+#undef NEAR
 #undef FIELD
 };
 
@@ -79,21 +100,17 @@ static void name_frame(int64_t disp, char *text, size_t size)
     for (unsigned i = 0; i < ARRAY_SIZE(fields); i++) {
         int64_t at = disp - fields[i].disp;
 
-        if (at >= 0 && at < fields[i].size)
+        if (at >= 0 && at < (int64_t)fields[i].size)
             snprintf(text, size, at ? "%s+%ld" : "%s", fields[i].name, at);
     }
 }
 
-/* S1 is an entry of the soft TLB, or FRAME and a place in a jump table. */
+/* S1 is an entry of the soft TLB. */
 static void name_entry(int64_t disp, char *text, size_t size)
 {
     static const char *const tags[] = {"tlb: read", "tlb: write", "tlb: fetch", "tlb: host"};
-    const int64_t jump = disp - FRAME_BT(jump);
-
     if (disp >= 0 && disp < (int64_t)sizeof(struct x86_tlb_entry) && disp % 8 == 0)
         snprintf(text, size, "%s", tags[disp / 8]);
-    else if (jump >= 0 && jump < (int64_t)sizeof(((struct bt_vcpu *)0)->frame.jump))
-        snprintf(text, size, "jump table: %s", jump % (int64_t)sizeof(struct bt_jump) ? "entry" : "rip");
 }
 
 static void name_target(const struct translation *t, int64_t target, char *text, size_t size)
@@ -166,10 +183,17 @@ static void title(const struct translation *t, const struct mark *mark, char *te
         snprintf(text, size, "(the stack is in another page)");
         break;
     case COLD_EDGE:
+    case COLD_FAR:
         snprintf(text, size, "(to %lx, while not linked)", guest_address(t, t->code->edge[cold->index].target));
         break;
     case COLD_VECTORS:
         snprintf(text, size, "(vector registers are to be loaded)");
+        break;
+    case COLD_JUMP:
+        snprintf(text, size, "(another address has the jump table's slot)");
+        break;
+    case COLD_STALE:
+        snprintf(text, size, "(the code here has changed)");
         break;
     case COLD_BUDGET:
         snprintf(text, size, "(the budget is used up)");
@@ -227,8 +251,8 @@ void bt_trace_block(struct translation *t)
 
     TRACE(BT, "%016lx (guest-physical %lx), %s: %u instructions, %u bytes of guest code, %u of host code at %p%s",
           t->vcpu->soft.cpu.rip, block_gpa(t->code->block), t->mode == MODE_LONG64 ? "64-bit" : "32-bit", t->count,
-          t->code->block->bytes, code->end - code->start + code->cold_end - code->cold_start, bt_host(t->vcpu, t->code->start),
-          t->e.full ? "; it does not fit" : "");
+          t->code->block->bytes, code->end - code->start + code->cold_end - code->cold_start,
+          bt_host(t->vcpu, t->code->start), t->e.full ? "; it does not fit" : "");
     for (unsigned i = 0; i < marks->count && !t->e.full; i++) {
         const struct mark *mark = &marks->mark[i];
         const bool last = i + 1 == marks->count || (marks->mark[i + 1].what >= MARK_COLD && mark->what < MARK_COLD);

@@ -185,7 +185,7 @@ static uint32_t emit_condition(struct translation *t, unsigned cc, bool negate)
     if (!t->flags_h && mask) {
         emit8(&t->e, 0x41); /* test byte [flags + byte], mask */
         emit8(&t->e, 0xf6);
-        emit_modrm_mem(&t->e, 0, H_FRAME, FRAME_BT(flags) + (int32_t)byte);
+        emit_modrm_mem(&t->e, 0, H_FRAME, FRAME_NEAR(flags) + (int32_t)byte);
         emit8(&t->e, mask);
         return emit_jump(&t->e, ((cc & 1) ? CC_E : CC_NE) ^ (unsigned)negate);
     }
@@ -229,11 +229,18 @@ static void emit_jcc(struct translation *t, unsigned i)
     const struct bt_op *op = &t->op[i];
     const unsigned cc = op->z.insn.opcode & 15, from = t->code->offset[i];
     const int64_t target = (int64_t)from + (int64_t)op->in->imm;
-    bool plain = target >= 0 && target < (int64_t)PAGE_SIZE && target > (int64_t)from && !t->vcpu->counting, h, m;
+    const bool cross = target < 0 || target >= (int64_t)PAGE_SIZE;
+    bool h, m;
 
     if (is_loop(t, target)) {
         emit_loop_jump(t, cc);
-    } else if (plain) {
+    } else if (cross && !t->vcpu->counting) {
+        uint32_t patch = emit_condition(t, cc, false);
+        struct cold *far = bt_cold(t, COLD_FAR, new_edge(t, target));
+
+        far->flags_h = !t->flags_m;
+        far->patch[far->patches++] = patch;
+    } else if (target > (int64_t)from && !t->vcpu->counting) {
         unsigned index;
         struct cold *stub;
         uint32_t patch = emit_condition(t, cc, false);
@@ -390,15 +397,14 @@ static void emit_divide(struct translation *t, unsigned i)
 static void emit_key(struct translation *t, unsigned to, unsigned rip)
 {
     emit_mov(&t->e, to, rip);
-    emit_rm(&t->e, true, OP_ADD, to, H_FRAME, FRAME_BT(salt));
+    emit_rm(&t->e, true, OP_ADD, to, H_FRAME, FRAME_NEAR(salt));
 }
 
 /* Where the host comes back to after a call: S0 = the guest address, flags in the frame. */
 static void emit_after_call(struct translation *t, unsigned i)
 {
-    struct bt_code *code = t->code;
+    const struct bt_code *code = t->code;
 
-    code->after_call = emit_here(&t->e);
     emit_lea(&t->e, true, H_RSP, H_RSP, 8);
     emit_lea(&t->e, is_wide(t), H_S0, H_S0, -(int32_t)code->offset[i + 1]);
     emit_store(&t->e, H_FRAME, FRAME_CPU(rip), H_S0);
@@ -415,13 +421,13 @@ static void emit_call_tail(struct translation *t, unsigned i, int32_t disp)
 
     bt_new_site(t, i, i, &index)->end = true;
     limit = bt_cold(t, COLD_SITE, index);
-    emit_rm(&t->e, true, OP_CMP, H_RSP, H_FRAME, FRAME_BT(limit));
+    emit_rm(&t->e, true, OP_CMP, H_RSP, H_FRAME, FRAME_NEAR(limit));
     bt_cold_jump(t, limit, CC_B);
     emit_load(&t->e, H_S1, H_FRAME, FRAME_CPU(rip));
     emit_lea(&t->e, is_wide(t), H_S1, H_S1, t->code->offset[i + 1]);
     emit_rm(&t->e, is_wide(t), OP_MOV_STORE, H_S1, H_S0, disp);
     emit_lea(&t->e, is_wide(t), H_GSP, H_GSP, -(int32_t)word(t));
-    emit_rm(&t->e, true, OP_ADD, H_S1, H_FRAME, FRAME_BT(salt));
+    emit_rm(&t->e, true, OP_ADD, H_S1, H_FRAME, FRAME_NEAR(salt));
     emit8(&t->e, 0x41); /* push S1 */
     emit8(&t->e, 0x50 | (H_S1 & 7));
 }
@@ -435,30 +441,33 @@ static void emit_call(struct translation *t, unsigned i, int32_t disp)
     emit_after_call(t, i);
 }
 
-static int32_t jump_field(const struct translation *t, size_t field)
+/* S1 = offset in the jump table of the entry for the address in S0, which becomes its key; what is not there goes to
+ * the site, by way of the slot's other entry. */
+static void emit_table_lookup(struct translation *t, unsigned site)
 {
-    return FRAME_BT(jump) + (int32_t)(is_wide(t) ? sizeof(struct bt_jump[BT_JUMPS]) : 0) + (int32_t)field;
-}
-
-/* S1 = FRAME + 16 * slot of the address in S0 in the jump table; what is not there goes to the cold site. */
-static void emit_table_lookup(struct translation *t, struct cold *cold)
-{
+    struct cold *cold = bt_cold(t, COLD_JUMP, site);
     struct emit *e = &t->e;
 
     emit_rex(e, false, H_S1, 0, H_S0, false); /* imul S1d, S0d, imm32 */
     emit8(e, 0x69);
     emit8(e, 0xc0 | (H_S1 & 7) << 3 | (H_S0 & 7));
     emit32(e, BT_JUMP_HASH);
-    emit_shift(e, false, 5, H_S1, BT_JUMP_SHIFT);
-    emit_shift(e, false, 4, H_S1, 4);
-    emit_rr(e, true, OP_ADD, H_S1, H_FRAME);
-    emit_rm(e, true, OP_CMP, H_S0, H_S1, jump_field(t, offsetof(struct bt_jump, rip)));
+    emit_imm(e, false, IMM_AND, H_S1, (int32_t)BT_JUMP_MASK);
+    emit_rm(e, true, OP_ADD, H_S0, H_FRAME, FRAME_NEAR(salt));
+    emit_jump_table(e, OP_CMP, true, H_S0, offsetof(struct bt_jump, key));
     bt_cold_jump(t, cold, CC_NE);
+    cold->back = emit_here(e);
 }
 
-static void emit_table_jump(struct translation *t)
+/* To the entry at S1, of which S0 is the key. */
+static void emit_table_jump(struct translation *t, unsigned n) /* 4 JMP, 2 CALL */
 {
-    emit_rm(&t->e, false, 0xff, 4, H_S1, jump_field(t, offsetof(struct bt_jump, entry)));
+    struct emit *e = &t->e;
+
+    emit_rm(e, true, OP_SUB, H_S0, H_FRAME, FRAME_NEAR(salt));
+    emit_imm(e, is_wide(t), IMM_AND, H_S0, (int32_t)PAGE_MASK);
+    emit_store(e, H_FRAME, FRAME_CPU(rip), H_S0);
+    emit_jump_table(e, 0xff, false, n, offsetof(struct bt_jump, entry));
 }
 
 static void emit_events(struct translation *t, struct cold *cold)
@@ -495,9 +504,9 @@ static void emit_ret(struct translation *t, unsigned i, int32_t disp)
         return;
     }
     emit_events(t, cold);
-    emit_table_lookup(t, cold);
+    emit_table_lookup(t, index);
     emit_lea(e, is_wide(t), H_GSP, H_GSP, (int32_t)word(t));
-    emit_table_jump(t);
+    emit_table_jump(t, 4);
 }
 
 /* S0 = the target of an indirect branch; flags: in the frame. */
@@ -535,8 +544,8 @@ static void emit_jmp_indirect(struct translation *t, unsigned i)
     bt_new_site(t, i, i, &index)->end = true;
     cold = bt_cold(t, COLD_SITE, index);
     emit_events(t, cold);
-    emit_table_lookup(t, cold);
-    emit_table_jump(t);
+    emit_table_lookup(t, index);
+    emit_table_jump(t, 4);
 }
 
 /* Nothing changes before both the target is known and the push is sure: until then the semantics can do it all. */
@@ -549,16 +558,16 @@ static void emit_call_indirect(struct translation *t, unsigned i)
 
     emit_target(t, i);
     bt_new_site(t, i, i, &index)->end = true;
-    emit_table_lookup(t, bt_cold(t, COLD_SITE, index));
-    emit_load(e, H_S1, H_S1, jump_field(t, offsetof(struct bt_jump, entry)));
-    emit_store(e, H_FRAME, FRAME_BT(entry), H_S1);
+    emit_table_lookup(t, index);
+    emit_store(e, H_FRAME, FRAME_NEAR(slot), H_S1);
     emit_store(e, H_FRAME, FRAME_BT(target), H_S0);
     bt_find_push(t, i, &push);
     bt_new_site(t, i, i, &index)->end = true;
     cold = bt_emit_check(t, &push, index);
     emit_call_tail(t, i, 0);
     emit_load(e, H_S0, H_FRAME, FRAME_BT(target));
-    emit_rm(e, false, 0xff, 2, H_FRAME, FRAME_BT(entry));
+    emit_load(e, H_S1, H_FRAME, FRAME_NEAR(slot));
+    emit_table_jump(t, 2);
     emit_after_call(t, i);
     cold->after = emit_here(e);
 }
@@ -743,7 +752,7 @@ static void emit_guards(struct translation *t)
     if (t->code->vectors) {
         emit8(e, 0x41); /* cmp byte [vectors], n */
         emit8(e, 0x80);
-        emit_modrm_mem(e, 7, H_FRAME, FRAME_BT(vectors));
+        emit_modrm_mem(e, 7, H_FRAME, FRAME_NEAR(vectors));
         emit8(e, t->code->vectors);
         bt_cold_jump(t, bt_cold(t, COLD_VECTORS, 0), CC_B);
         t->flags_h = false;
@@ -862,7 +871,7 @@ static void emit_loop(struct translation *t)
 static void emit_checked_entry(struct translation *t, const uint8_t *page)
 {
     struct emit *e = &t->e;
-    uint32_t wrong[2];
+    struct cold *stale = bt_cold(t, COLD_STALE, 0);
 
     bt_mark(t, MARK_CHECKED);
     t->code->entry_checked = emit_here(e);
@@ -870,16 +879,11 @@ static void emit_checked_entry(struct translation *t, const uint8_t *page)
     emit_lea(e, is_wide(t), H_S0, H_S0, -(int32_t)t->code->page_offset);
     emit_store(e, H_FRAME, FRAME_CPU(rip), H_S0);
     emit_rm(e, true, OP_CMP, H_S0, H_S1, (int32_t)offsetof(struct x86_tlb_entry, fetch));
-    wrong[0] = emit_jump(e, CC_NE);
+    bt_cold_jump(t, stale, CC_NE);
     emit_mov_imm64(e, H_S0, (uint64_t)page);
     emit_rm(e, true, OP_CMP, H_S0, H_S1, (int32_t)offsetof(struct x86_tlb_entry, host));
-    wrong[1] = emit_jump(e, CC_NE);
+    bt_cold_jump(t, stale, CC_NE);
     emit_jump_to(e, CC_ALWAYS, t->code->entry_m);
-    emit_patch(e, wrong[0], emit_here(e));
-    emit_patch(e, wrong[1], emit_here(e));
-    emit_load(e, H_S0, H_FRAME, FRAME_CPU(rip));
-    emit_lea(e, is_wide(t), H_S0, H_S0, t->code->page_offset);
-    emit_jump_to(e, CC_ALWAYS, t->vcpu->thunk.resolve);
 }
 
 static struct bt_code *new_code(struct block *block, const struct bt_op *op, unsigned count)

@@ -40,11 +40,23 @@ struct group {
 
 /* Code off the straight path, emitted after it. */
 struct cold {
-    enum { COLD_SITE, COLD_STACK, COLD_EDGE, COLD_VECTORS, COLD_BUDGET, COLD_LOOP, COLD_WINDOW, COLD_CROSSING } kind;
+    enum {
+        COLD_SITE,
+        COLD_STACK,
+        COLD_EDGE,
+        COLD_VECTORS,
+        COLD_BUDGET,
+        COLD_LOOP,
+        COLD_WINDOW,
+        COLD_CROSSING,
+        COLD_JUMP,
+        COLD_STALE,
+        COLD_FAR
+    } kind;
     uint32_t patch[6]; /* jumps that lead here */
     unsigned patches;
     uint32_t after;       /* what follows the instructions that a site executes */
-    uint32_t back;        /* COLD_STACK: where the check begins */
+    uint32_t back;        /* COLD_STACK: where the check begins; COLD_JUMP: what follows the lookup */
     int32_t low;          /* COLD_STACK: the access begins at RSP + low */
     unsigned index;       /* of the site, the edge, or (COLD_WINDOW) the cold site */
     uint32_t here;        /* where it was emitted */

@@ -46,7 +46,7 @@ struct code_cache {
     struct block *dropped;                          /* not in use any more, freed between blocks */
     size_t bytes, bound;                            /* of blocks that are not translated; the most there may be now */
     struct ghosts ghosts;
-    unsigned hand;                                  /* where the next eviction begins */
+    unsigned hand; /* where the next eviction begins */
 };
 
 static inline uint64_t block_key(gpa_t gpa, enum x86_mode mode)

@@ -282,7 +282,7 @@ void soft_set_state(struct soft_vcpu *vcpu, const struct x86_cpu *state)
 
 static uint8_t *bus_page(struct x86_cpu *cpu, gpa_t gpa, unsigned *flags)
 {
-    struct soft_vcpu *vcpu = (struct soft_vcpu *)cpu;
+    struct soft_vcpu *vcpu = soft_of(cpu);
     const struct mem_slot *slot = mem_find(vcpu->vm->mem, gpa);
 
     *flags = 0;
@@ -299,7 +299,7 @@ static uint8_t *bus_page(struct x86_cpu *cpu, gpa_t gpa, unsigned *flags)
 
 static void bus_written(struct x86_cpu *cpu, gpa_t gpa, unsigned len)
 {
-    struct soft_vcpu *vcpu = (struct soft_vcpu *)cpu;
+    struct soft_vcpu *vcpu = soft_of(cpu);
 
     code_written(vcpu, gpa, len);
     if (vcpu->vm->share.on)
@@ -308,12 +308,12 @@ static void bus_written(struct x86_cpu *cpu, gpa_t gpa, unsigned len)
 
 static bool bus_claim(struct x86_cpu *cpu, gpa_t page)
 {
-    return soft_share_claim((struct soft_vcpu *)cpu, page);
+    return soft_share_claim(soft_of(cpu), page);
 }
 
 static void bus_exclusive(struct x86_cpu *cpu, bool begin)
 {
-    soft_share_exclusive((struct soft_vcpu *)cpu, begin);
+    soft_share_exclusive(soft_of(cpu), begin);
 }
 
 /* The xAPIC page: 32-bit registers at 16-byte steps; other sizes are undefined (SDM vol. 3, 11.4.1). */
@@ -351,32 +351,32 @@ static enum x86_rc bus_port(struct x86_cpu *cpu, uint16_t port, uint32_t *data, 
 
 static uint64_t bus_tsc(struct x86_cpu *cpu)
 {
-    return vclock_tsc(((struct soft_vcpu *)cpu)->vm->clock);
+    return vclock_tsc(soft_of(cpu)->vm->clock);
 }
 
 static uint64_t bus_tsc_hz(struct x86_cpu *cpu)
 {
-    return vclock_tsc_hz(((struct soft_vcpu *)cpu)->vm->clock);
+    return vclock_tsc_hz(soft_of(cpu)->vm->clock);
 }
 
 static uint64_t bus_ns(struct x86_cpu *cpu)
 {
-    return vclock_ns(((struct soft_vcpu *)cpu)->vm->clock);
+    return vclock_ns(soft_of(cpu)->vm->clock);
 }
 
 static uint64_t bus_wall_ns(struct x86_cpu *cpu)
 {
-    return (uint64_t)vclock_wall_ns(((struct soft_vcpu *)cpu)->vm->clock);
+    return (uint64_t)vclock_wall_ns(soft_of(cpu)->vm->clock);
 }
 
 static void bus_send_ipi(struct x86_cpu *cpu, const struct x86_apic_message *message)
 {
-    soft_signal(((struct soft_vcpu *)cpu)->vm, message);
+    soft_signal(soft_of(cpu)->vm, message);
 }
 
 static void bus_eoi(struct x86_cpu *cpu, uint8_t vector)
 {
-    struct soft_vcpu *vcpu = (struct soft_vcpu *)cpu;
+    struct soft_vcpu *vcpu = soft_of(cpu);
 
     vcpu->eois[vector / 32] |= 1u << vector % 32;
     atomic_store(&vcpu->eoi_any, 1);
@@ -385,7 +385,7 @@ static void bus_eoi(struct x86_cpu *cpu, uint8_t vector)
 
 static unsigned bus_cpu_count(struct x86_cpu *cpu)
 {
-    return ((struct soft_vcpu *)cpu)->vm->cpus;
+    return soft_of(cpu)->vm->cpus;
 }
 
 static const struct x86_bus_ops bus_ops = {

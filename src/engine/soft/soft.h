@@ -49,8 +49,12 @@ struct soft_vm {
     struct soft_vcpu *vcpu[SOFT_MAX_CPUS];
 };
 
+#define SOFT_NEAR 128 /* bytes */
+
 struct soft_vcpu {
-    struct x86_cpu cpu; /* first: the semantics' pointer is ours */
+    /* The engine's own: right before the registers, so that translated code reaches both by one-byte displacements. */
+    uint8_t near[SOFT_NEAR] __attribute__((aligned(64)));
+    struct x86_cpu cpu;
     struct x86_tlb tlb;
     struct soft_vm *vm;
 
@@ -96,6 +100,12 @@ void soft_io_exit(struct soft_vcpu *vcpu, struct exit *exit);
 bool soft_attend(struct soft_vcpu *vcpu, struct exit *exit);
 /* The vCPU is halted (or waits for a SIPI): sleeps until something happens. true: leave with *exit. */
 bool soft_sleep(struct soft_vcpu *vcpu, struct exit *exit);
+
+/* Whose semantics are executed. */
+static inline struct soft_vcpu *soft_of(struct x86_cpu *cpu)
+{
+    return (struct soft_vcpu *)((char *)cpu - offsetof(struct soft_vcpu, cpu));
+}
 
 static inline bool soft_attention(const struct soft_vcpu *vcpu)
 {
