@@ -9,6 +9,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "control/journal.h"
+
 #define SUPERBLOCK     1024
 #define MAGIC          0xef53
 #define EXTENT_MAGIC   0xf30a
@@ -23,17 +25,20 @@
 #define MODE_FILE      0x8000
 #define FLAG_EXTENTS   0x80000u
 #define PATH_ROOM      1024
+#define JOURNAL_MAX    GIB(1)
 
 /* Incompatible features we can read past. */
-#define INCOMPAT_64BIT 0x80u
+#define INCOMPAT_RECOVER 0x4u /* the journal is to be replayed */
+#define INCOMPAT_64BIT   0x80u
 #define INCOMPAT_KNOWN                                                                                                 \
-    (0x2u /* types in directories */ | 0x4u /* journal */ | 0x40u /* extents */ | INCOMPAT_64BIT |                     \
+    (0x2u /* types in directories */ | INCOMPAT_RECOVER | 0x40u /* extents */ | INCOMPAT_64BIT |                       \
      0x200u /* flexible groups */ | 0x2000u /* checksum seed */)
 
 struct ext4 {
     struct block *block;
     uint32_t block_size, inodes, inodes_per_group, inode_size, descriptor_size;
     uint64_t descriptors; /* byte offset of the group descriptors */
+    struct journal journal;
 };
 
 struct inode {
@@ -55,11 +60,32 @@ static uint32_t get32(const uint8_t *p)
 
 /* --- the file system ------------------------------------------------------------------------- */
 
-static int open_file_system(struct ext4 *fs, struct block *block)
+/* What is at a byte offset, as it will be once the journal has been replayed. */
+static int read_bytes(const struct ext4 *fs, uint64_t offset, void *data, uint64_t len)
+{
+    uint8_t *to = data;
+    int rc = 0;
+
+    if (!fs->journal.count)
+        return block_read(fs->block, offset, data, len);
+    while (!rc && len) {
+        uint32_t within = (uint32_t)(offset % fs->block_size), piece = (uint32_t)MIN(len, fs->block_size - within);
+
+        if (!journal_read(&fs->journal, offset / fs->block_size, within, to, piece))
+            rc = block_read(fs->block, offset, to, piece);
+        offset += piece;
+        to += piece;
+        len -= piece;
+    }
+    return rc;
+}
+
+/* *journal: the inode of a journal that is to be replayed, or 0. */
+static int read_superblock(struct ext4 *fs, uint32_t *journal)
 {
     uint8_t super[1024];
     uint32_t log_size, incompat;
-    int rc = block_read(block, SUPERBLOCK, super, sizeof(super));
+    int rc = read_bytes(fs, SUPERBLOCK, super, sizeof(super));
 
     if (rc)
         return rc;
@@ -67,17 +93,15 @@ static int open_file_system(struct ext4 *fs, struct block *block)
     incompat = get32(super + 96);
     if (get16(super + 56) != MAGIC || log_size > 6 || (incompat & ~INCOMPAT_KNOWN))
         return -EINVAL;
-    *fs = (struct ext4){
-        .block = block,
-        .block_size = 1024u << log_size,
-        .inodes = get32(super),
-        .inodes_per_group = get32(super + 40),
-        .inode_size = get16(super + 88),
-        .descriptor_size = incompat & INCOMPAT_64BIT ? get16(super + 254) : 32,
-    };
+    fs->block_size = 1024u << log_size;
+    fs->inodes = get32(super);
+    fs->inodes_per_group = get32(super + 40);
+    fs->inode_size = get16(super + 88);
+    fs->descriptor_size = incompat & INCOMPAT_64BIT ? get16(super + 254) : 32;
     fs->descriptors = ((uint64_t)get32(super + 20) + 1) * fs->block_size;
+    *journal = incompat & INCOMPAT_RECOVER ? get32(super + 224) : 0;
     if (!fs->inodes_per_group || fs->inode_size < 128 || fs->inode_size > fs->block_size || fs->descriptor_size < 32 ||
-        fs->descriptor_size > 1024)
+        fs->descriptor_size > 1024 || ((incompat & INCOMPAT_RECOVER) && !*journal /* it is on another disk */))
         return -EINVAL;
     return 0;
 }
@@ -91,14 +115,14 @@ static int read_inode(const struct ext4 *fs, uint32_t number, struct inode *inod
 
     if (!number || number > fs->inodes)
         return -EINVAL;
-    rc = block_read(fs->block, fs->descriptors + (uint64_t)group * fs->descriptor_size, descriptor,
+    rc = read_bytes(fs, fs->descriptors + (uint64_t)group * fs->descriptor_size, descriptor,
                     MIN(fs->descriptor_size, sizeof(descriptor)));
     if (rc)
         return rc;
     table = get32(descriptor + 8) | (uint64_t)get32(descriptor + 40) << 32;
     if (table > UINT64_MAX / fs->block_size / 2)
         return -EINVAL;
-    rc = block_read(fs->block, table * fs->block_size + (uint64_t)index * fs->inode_size, raw, sizeof(raw));
+    rc = read_bytes(fs, table * fs->block_size + (uint64_t)index * fs->inode_size, raw, sizeof(raw));
     if (rc)
         return rc;
     inode->mode = get16(raw);
@@ -165,9 +189,8 @@ static int find_run(const struct ext4 *fs, const struct inode *inode, uint32_t l
         return -ENOMEM;
     while (rc > 0) {
         depth--;
-        rc = child > UINT64_MAX / fs->block_size / 2
-                 ? -EINVAL
-                 : block_read(fs->block, child * fs->block_size, node, fs->block_size);
+        rc = child > UINT64_MAX / fs->block_size / 2 ? -EINVAL
+                                                     : read_bytes(fs, child * fs->block_size, node, fs->block_size);
         if (!rc)
             rc = search_node(node, fs->block_size, depth, logical, run, &child);
     }
@@ -195,11 +218,43 @@ static int read_content(const struct ext4 *fs, const struct inode *inode, uint64
         if (!rc && run.start)
             rc = run.start > UINT64_MAX / fs->block_size / 2
                      ? -EINVAL
-                     : block_read(fs->block, run.start * fs->block_size, *data + done, len);
+                     : read_bytes(fs, run.start * fs->block_size, *data + done, len);
         done += len;
     }
     if (rc)
         free(*data);
+    return rc;
+}
+
+/* --- opening ----------------------------------------------------------------------------------- */
+
+static int load_journal(struct ext4 *fs, uint32_t number)
+{
+    struct inode inode;
+    uint8_t *data;
+    int rc = read_inode(fs, number, &inode);
+
+    if (!rc)
+        rc = read_content(fs, &inode, JOURNAL_MAX, &data);
+    return rc ? rc : journal_open(&fs->journal, data, inode.size, fs->block_size);
+}
+
+static int open_file_system(struct ext4 *fs, struct block *block)
+{
+    uint32_t journal;
+    int rc;
+
+    *fs = (struct ext4){.block = block};
+    rc = read_superblock(fs, &journal);
+    if (!rc && journal) {
+        rc = load_journal(fs, journal);
+        if (!rc)
+            rc = read_superblock(fs, &journal);
+        if (!rc && fs->block_size != fs->journal.block_size)
+            rc = -EINVAL;
+        if (rc)
+            journal_close(&fs->journal);
+    }
     return rc;
 }
 
@@ -303,13 +358,15 @@ int ext4_read_file(struct block *block, const char *path, uint64_t max, uint8_t 
     struct ext4 fs;
     int rc = open_file_system(&fs, block);
 
-    if (!rc)
-        rc = resolve(&fs, path, &inode);
+    if (rc)
+        return rc;
+    rc = resolve(&fs, path, &inode);
     if (!rc && (inode.mode & MODE_TYPE) != MODE_FILE)
         rc = -ENOENT;
     if (!rc)
         rc = read_content(&fs, &inode, max, data);
     if (!rc)
         *size = inode.size;
+    journal_close(&fs.journal);
     return rc;
 }

@@ -128,6 +128,105 @@ static uint64_t next(void)
     return seed ^= seed << 17;
 }
 
+/* What a machine that was stopped without warning leaves: the newest content is in the journal. debugfs writes
+ * transactions (jw) without carrying them out; each jo starts after the last one. */
+static void journal_case(const char *commands, const char *want)
+{
+    char text[1024];
+    uint8_t *data;
+    uint64_t size;
+
+    snprintf(
+        text, sizeof(text),
+        "cp $D/image $D/with; I=$D/with; "
+        "B=$(debugfs -R 'bmap /boot/large 1' $I 2>/dev/null); C=$(debugfs -R 'bmap /boot/large 2' $I 2>/dev/null); "
+        "tr '\\0' n </dev/zero | head -c 1024 >$D/n; tr '\\0' o </dev/zero | head -c 1024 >$D/o; "
+        "{ printf '\300;9\230'; tr '\\0' m </dev/zero | head -c 1020; } >$D/m; "
+        "printf \"%s\" | sed \"s/@B/$B/; s/@C/$C/; s,@,$D/,\" >$D/cmds; debugfs -w -f $D/cmds $I >/dev/null 2>&1; "
+        "dumpe2fs -h $I 2>/dev/null | grep -q needs_recovery",
+        commands);
+    assert_int_equal(sh(text), 0);
+    block_close(disk);
+    snprintf(text, sizeof(text), "%s/with", dir);
+    disk = block_open(&(struct block_config){text, true, false}, NULL);
+    assert_non_null(disk);
+    assert_int_equal(ext4_read_file(disk, "/boot/large", MIB(8), &data, &size), 0);
+    for (unsigned block = 1; block <= 2; block++)
+        if (want[block - 1] == 'm')
+            assert_memory_equal(data + block * 1024, "\300;9\230mmmm", 8);
+        else if (want[block - 1] == '-') {
+            char name[64];
+            uint8_t plain[1024];
+            int fd;
+
+            snprintf(name, sizeof(name), "%s/root/boot/large", dir);
+            fd = open(name, O_RDONLY);
+            assert_int_equal(pread(fd, plain, 1024, block * 1024), 1024);
+            assert_memory_equal(data + block * 1024, plain, 1024);
+            close(fd);
+        } else {
+            assert_int_equal(data[block * 1024], want[block - 1]);
+            assert_int_equal(data[block * 1024 + 1023], want[block - 1]);
+        }
+    free(data);
+    block_close(disk);
+    open_image(false);
+    check("/boot/large", "root/boot/large");
+}
+
+static void test_journal(void **state)
+{
+    if (!disk)
+        skip();
+    journal_case("jo\\njw -b @B @n\\njc\\n", "n-");
+    journal_case("jo\\njw -b @B @m\\njw -b @C @n\\njc\\n", "mn");
+    journal_case("jo\\njw -b @B @n\\njw -b @B @o\\njc\\n", "o-");            /* the newer one */
+    journal_case("jo\\njw -b @B @n\\njw -r @B\\njw -b @C @o\\njc\\n", "-o"); /* revoked */
+    journal_case("jo\\njw -b @B @n\\njw -r @B\\njw -b @B @o\\njc\\n", "o-");
+    journal_case("jo\\njw -b @C @o\\njw -b @B @n -c\\njc\\n", "-o"); /* not committed */
+    journal_case("jo -c\\njw -b @B @n\\njw -b @C @m\\njc\\n", "nm"); /* with checksums */
+}
+
+/* The last of these journals with bytes changed at random. */
+static void test_damaged_journal(void **state)
+{
+    char name[64], number[16] = "";
+    FILE *file;
+    off_t journal;
+    int fd;
+
+    if (!disk)
+        skip();
+    assert_int_equal(sh("debugfs -R 'bmap <8> 0' $D/with 2>/dev/null >$D/at"), 0);
+    snprintf(name, sizeof(name), "%s/at", dir);
+    file = fopen(name, "r");
+    assert_non_null(fgets(number, sizeof(number), file));
+    fclose(file);
+    journal = 1024 * atol(number);
+    assert_true(journal > 0);
+    block_close(disk);
+    snprintf(name, sizeof(name), "%s/with", dir);
+    fd = open(name, O_RDWR);
+    for (unsigned round = 0; round < 300; round++) {
+        const struct block_config config = {name, true, false};
+        uint32_t saved, value = (uint32_t)(next() % 2 ? next() : next() % 2 ? UINT32_MAX : next() % 8 << 24);
+        off_t at = journal + (off_t)(next() % 2 ? next() % 64 : next() % 8192) / 4 * 4;
+        uint64_t size;
+        uint8_t *data;
+
+        assert_int_equal(pread(fd, &saved, 4, at), 4);
+        assert_int_equal(pwrite(fd, &value, 4, at), 4);
+        disk = block_open(&config, NULL);
+        if (!ext4_read_file(disk, "/boot/large", MIB(8), &data, &size))
+            free(data);
+        block_close(disk);
+        if (next() % 4) /* else it adds to what comes */
+            assert_int_equal(pwrite(fd, &saved, 4, at), 4);
+    }
+    close(fd);
+    open_image(false);
+}
+
 /* The metadata is in the first blocks. */
 static void test_damaged(void **state)
 {
@@ -169,9 +268,8 @@ static void test_damaged(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_files),
-        cmocka_unit_test(test_not_there),
-        cmocka_unit_test(test_damaged),
+        cmocka_unit_test(test_files),           cmocka_unit_test(test_not_there), cmocka_unit_test(test_journal),
+        cmocka_unit_test(test_damaged_journal), cmocka_unit_test(test_damaged),
     };
 
     return cmocka_run_group_tests(tests, setup, teardown);

@@ -167,7 +167,8 @@ static int write_part(struct overlay *overlay, uint64_t offset, uint64_t len, co
     for (unsigned i = 0; i < count && len; i++) {
         uint64_t piece = MIN(len, iov[i].iov_len);
 
-        memcpy(to, iov[i].iov_base, piece);
+        if (piece)
+            memcpy(to, iov[i].iov_base, piece);
         to += piece;
         len -= piece;
     }
