@@ -1,6 +1,6 @@
 # The front door. Meson does the work; `make help` lists what there is.
 .NOTPARALLEL:
-.PHONY: all run guest check check-kvm bench bench-real bench-io soak soak-disk stress fuzz install clean help packages-%
+.PHONY: all run guest check check-kvm bench bench-real bench-io soak soak-disk soak-kill stress fuzz install clean help packages-%
 
 all: packages-build build/build.ninja
 	@ninja -C build
@@ -41,6 +41,10 @@ soak: packages-guest ## 50 boots in a row of the default guest (BOOTS=N for anot
 
 soak-disk: packages-soak all ## Debian from a disk, 20 times: login, apt-get install, poweroff, e2fsck (CYCLES=N, IMAGE=FILE)
 	@tests/boot/soak_disk.sh build/trapeze $(or $(CYCLES),20) $(IMAGE)
+
+soak-kill: packages-soak ## the monitor is killed 100 times while its guest writes with fsync (KILLS=N)
+	@$(MAKE) --no-print-directory guest
+	@tests/boot/soak_kill.sh build/trapeze build/guest $(or $(KILLS),100)
 
 stress: all ## random guests on two engines for a minute (SECONDS=N for longer, SEED=N)
 	@tests/stress/stress.sh build/tests/stress/stress $(or $(SECONDS),60) $(SEED)
