@@ -31,6 +31,7 @@
     X(code_dropped,         "code blocks dropped") \
     X(code_evicted,         "  of these: to make room") \
     X(code_flushed,         "all code forgotten") \
+    X(spins,                "turns given away while spinning") \
     X(pages_asked,          "pages of code that other processors had to stop writing to") \
     X(code_told,            "writes that other processors with code there were told of") \
     X(blocks_translated,    "code blocks translated") \

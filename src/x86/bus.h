@@ -33,6 +33,9 @@ struct x86_bus_ops {
     uint64_t (*ns)(struct x86_cpu *cpu);      /* VM clock, nanoseconds */
     uint64_t (*wall_ns)(struct x86_cpu *cpu); /* wall clock (Unix time) at which ns() was 0, nanoseconds */
     void (*send_ipi)(struct x86_cpu *cpu, const struct x86_apic_message *message);
+    void (*unhalt)(struct x86_cpu *cpu,
+                   uint32_t apic_id);                 /* that processor's HLT, present or next, ends; may be NULL */
+    void (*pause)(struct x86_cpu *cpu);               /* PAUSE: it waits for another processor; may be NULL */
     void (*eoi)(struct x86_cpu *cpu, uint8_t vector); /* a level-triggered vector was acknowledged */
     unsigned (*cpu_count)(struct x86_cpu *cpu);       /* for CPUID's topology */
 };

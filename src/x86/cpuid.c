@@ -10,6 +10,7 @@
 #include <string.h>
 
 #include "x86/bus.h"
+#include "x86/pvsched.h"
 
 enum { EAX, EBX, ECX, EDX };
 
@@ -176,18 +177,39 @@ static void leaf_descriptors(struct x86_cpu *cpu, uint32_t subleaf, uint32_t reg
     regs[EAX] = 0xff01; /* see leaf 4 */
 }
 
-static void leaf_caches(struct x86_cpu *cpu, uint32_t subleaf, uint32_t regs[4])
+/* What Intel's leaf 4 and AMD's 8000001Dh have in common; shared_by: processors, for a cache that is everybody's. */
+static void describe_cache(uint32_t subleaf, uint32_t shared_by, uint32_t regs[4])
 {
-    const struct cache *c;
+    const struct cache *c = &caches[subleaf];
 
-    if (host.amd || subleaf >= ARRAY_SIZE(caches))
-        return;
-    c = &caches[subleaf];
-    regs[EAX] = c->type | c->level << 5 | 1u << 8 | ((1u << core_bits(cpu)) - 1) << 26;
+    regs[EAX] = c->type | c->level << 5 | 1u << 8;
     if (c->shared)
-        regs[EAX] |= ((1u << core_bits(cpu)) - 1) << 14;
+        regs[EAX] |= (shared_by - 1) << 14;
     regs[EBX] = (CACHE_LINE - 1) | (c->ways - 1u) << 22;
     regs[ECX] = c->size / CACHE_LINE / c->ways - 1;
+}
+
+static void leaf_caches(struct x86_cpu *cpu, uint32_t subleaf, uint32_t regs[4])
+{
+    if (host.amd || subleaf >= ARRAY_SIZE(caches))
+        return;
+    describe_cache(subleaf, 1u << core_bits(cpu), regs);
+    regs[EAX] |= ((1u << core_bits(cpu)) - 1) << 26;
+}
+
+static void leaf_caches_amd(struct x86_cpu *cpu, uint32_t subleaf, uint32_t regs[4])
+{
+    if (host.amd && subleaf < ARRAY_SIZE(caches))
+        describe_cache(subleaf, cpu_count(cpu), regs);
+}
+
+/* One thread a core, one node. */
+static void leaf_topology_amd(struct x86_cpu *cpu, uint32_t subleaf, uint32_t regs[4])
+{
+    if (!host.amd)
+        return;
+    regs[EAX] = cpu->id;
+    regs[EBX] = cpu->id & 0xff;
 }
 
 static void leaf_power(struct x86_cpu *cpu, uint32_t subleaf, uint32_t regs[4])
@@ -254,6 +276,8 @@ static void leaf_kvm_features(struct x86_cpu *cpu, uint32_t subleaf, uint32_t re
 {
     regs[EAX] =
         KVM_FEATURE_CLOCKSOURCE | KVM_FEATURE_NOP_IO_DELAY | KVM_FEATURE_CLOCKSOURCE2 | KVM_FEATURE_CLOCKSOURCE_STABLE;
+    if (cpu_count(cpu) > 1)
+        regs[EAX] |= KVM_FEATURE_STEAL_TIME | KVM_FEATURE_PV_UNHALT | KVM_FEATURE_PV_SEND_IPI;
 }
 
 static void leaf_kvm_frequency(struct x86_cpu *cpu, uint32_t subleaf, uint32_t regs[4])
@@ -278,6 +302,7 @@ static void leaf_ext_features(struct x86_cpu *cpu, uint32_t subleaf, uint32_t re
     x86_cpuid(cpu, 1, 0, basic);
     regs[EAX] = host.signature;
     regs[EDX] |= basic[EDX] & 0x0183f3ff; /* AMD repeats these here */
+    regs[ECX] |= BIT(22);                 /* topology extensions: leaves 8000001Dh, 8000001Eh */
     if (cpu_count(cpu) > 1)
         regs[ECX] |= BIT(1); /* CmpLegacy: logical processors are cores */
 }
@@ -359,13 +384,15 @@ static const struct {
     {LEAF_EXT + 5, leaf_l1},
     {LEAF_EXT + 6, leaf_l2},
     {LEAF_EXT + 8, leaf_sizes},
+    {0x8000001d, leaf_caches_amd},
+    {0x8000001e, leaf_topology_amd},
     {LEAF_EXT_MAX, leaf_speculation},
 };
 
 /* Leaves whose ECX input selects a part. */
 static bool has_subleaves(uint32_t leaf)
 {
-    return leaf == 4 || leaf == 7 || leaf == 0xb || leaf == 0xd;
+    return leaf == 4 || leaf == 7 || leaf == 0xb || leaf == 0xd || leaf == 0x8000001d;
 }
 
 void x86_cpuid(struct x86_cpu *cpu, uint32_t eax, uint32_t ecx, uint32_t regs[4])

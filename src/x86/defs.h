@@ -150,6 +150,7 @@ enum {
 #define X86_EV_WINDOW 64u   /* leave run() as soon as an external interrupt could be taken */
 #define X86_EV_FLUSH  128u  /* flush the soft TLB (another thread changed the memory map) */
 #define X86_EV_MEMORY 512u  /* another thread wrote to RAM: decoded code there is to be dropped */
+#define X86_EV_UNHALT 2048u /* a halted processor is to go on (KVM's paravirtual kick) */
 #define X86_EV_SHARE  1024u /* another processor waits for something of ours */
 #define X86_EV_TRAP   256u  /* single-step: TF or debug registers are live */
 

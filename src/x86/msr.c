@@ -10,6 +10,7 @@
 #include "x86/cpuid.h"
 #include "x86/mmu.h"
 #include "x86/pvclock_internal.h"
+#include "x86/pvsched.h"
 
 enum { ANY, AMD, INTEL };
 
@@ -199,6 +200,8 @@ static const struct msr msrs[] = {
      .write = x86_pvclock_set_wall_clock},
     {.first = 0x4b564d01, .last = 0x4b564d01, .name = "KVM_SYSTEM_TIME_NEW", AT(msr.kvm_system_time),
      .write = x86_pvclock_set_system_time},
+    {.first = 0x4b564d03, .last = 0x4b564d03, .name = "KVM_STEAL_TIME", AT(msr.kvm_steal_time),
+     .write = x86_set_steal_time},
     {.first = 0xc0000080, .last = 0xc0000080, .name = "EFER", AT(msr.efer), .write = write_efer},
     FIELD(0xc0000081, "STAR", msr.star, ALL),
     {.first = 0xc0000082, .last = 0xc0000082, .name = "LSTAR", AT(msr.lstar), .write = write_address},

@@ -30,6 +30,8 @@ static const struct {
     {LEAF_HYPERVISOR, LEAF_HYPERVISOR + 1, 0},
     {LEAF_HYPERVISOR + 0x10, LEAF_HYPERVISOR + 0x10, 0},
     {0x80000000, 0x80000008, 0},
+    {0x8000001d, 0x8000001d, 5},
+    {0x8000001e, 0x8000001e, 0},
 };
 
 /* Words of feature bits: only what KVM supports is left of them, and `also`, which it does not list: what belongs to

@@ -2,6 +2,7 @@
 #include "engine/soft/soft.h"
 
 #include "engine/soft/timer.h"
+#include "engine/soft/turns.h"
 
 #include <errno.h>
 #include <linux/futex.h>
@@ -14,7 +15,7 @@
 #include "x86/intr.h"
 #include "x86/io.h"
 
-static void wake(struct soft_vcpu *vcpu)
+void soft_wake(struct soft_vcpu *vcpu)
 {
     atomic_fetch_add(&vcpu->wake, 1);
     if (atomic_load(&vcpu->sleeping))
@@ -24,13 +25,13 @@ static void wake(struct soft_vcpu *vcpu)
 void soft_kick(struct soft_vcpu *vcpu)
 {
     x86_post_event(&vcpu->cpu, X86_EV_KICK);
-    wake(vcpu);
+    soft_wake(vcpu);
 }
 
 void soft_nmi(struct soft_vcpu *vcpu)
 {
     x86_post_event(&vcpu->cpu, X86_EV_NMI);
-    wake(vcpu);
+    soft_wake(vcpu);
 }
 
 void soft_signal(struct soft_vm *vm, const struct x86_apic_message *message)
@@ -44,7 +45,7 @@ void soft_signal(struct soft_vm *vm, const struct x86_apic_message *message)
         if (!vcpu || !x86_lapic_accepts(&vcpu->cpu, message))
             continue;
         x86_lapic_deliver(&vcpu->cpu, message);
-        wake(vcpu);
+        soft_wake(vcpu);
         if (message->delivery == APIC_LOWEST)
             break; /* any one of those addressed; priorities need not be arbitrated (SDM vol. 3, 11.6.2.4) */
     }
@@ -167,6 +168,7 @@ static void take_writes(struct soft_vcpu *vcpu)
 
 bool soft_attend(struct soft_vcpu *vcpu, struct exit *exit)
 {
+    struct soft_vm *vm = vcpu->vm;
     struct x86_cpu *cpu = &vcpu->cpu;
     uint32_t events = atomic_fetch_and(&cpu->events, X86_EV_TRAP);
 
@@ -182,6 +184,8 @@ bool soft_attend(struct soft_vcpu *vcpu, struct exit *exit)
         take_sipi(cpu);
     if (events & X86_EV_NMI)
         cpu->nmi_pending = true;
+    if (vm->share.on)
+        soft_turns_attend(vcpu, events);
     x86_lapic_sync(cpu);
     if (!cpu->wait_for_sipi)
         take_interrupt(vcpu);
@@ -192,8 +196,8 @@ bool soft_attend(struct soft_vcpu *vcpu, struct exit *exit)
         exit->reason = EXIT_IRQ_WINDOW;
         return true;
     }
-    if (vcpu->vm->timer)
-        soft_timer_arm(vcpu->vm->timer, cpu->id, vclock_host_ns_until(vcpu->vm->clock, x86_lapic_next_ns(cpu)));
+    if (vm->timer)
+        soft_timer_arm(vm->timer, cpu->id, vclock_host_ns_until(vm->clock, x86_lapic_next_ns(cpu)));
     vcpu->wanted = vcpu->extint >= 0 || vcpu->window || x86_lapic_pending(cpu) >= 0 ? FLAG_IF : 0;
     if (atomic_load(&vcpu->eoi_any) && take_eoi(vcpu, exit)) {
         x86_post_event(cpu, events & X86_EV_KICK);
@@ -213,11 +217,13 @@ static void futex_sleep(struct soft_vcpu *vcpu, uint64_t host_ns)
     uint32_t seen;
 
     soft_share_leave(vcpu);
+    soft_turns_sleep(vcpu, true);
     atomic_store(&vcpu->sleeping, 1);
     seen = atomic_load(&vcpu->wake);
     if (!soft_attention(vcpu))
         syscall(SYS_futex, &vcpu->wake, FUTEX_WAIT_PRIVATE, seen, host_ns == UINT64_MAX ? NULL : &ts, NULL, 0);
     atomic_store(&vcpu->sleeping, 0);
+    soft_turns_sleep(vcpu, false);
     soft_share_enter(vcpu);
 }
 
@@ -383,6 +389,17 @@ static void bus_eoi(struct x86_cpu *cpu, uint8_t vector)
     x86_post_event(cpu, X86_EV_APIC);
 }
 
+static void bus_unhalt(struct x86_cpu *cpu, uint32_t apic_id)
+{
+    struct soft_vm *vm = soft_of(cpu)->vm;
+    struct soft_vcpu *other = apic_id < vm->cpus ? vm->vcpu[apic_id] : NULL;
+
+    if (!other)
+        return;
+    x86_post_event(&other->cpu, X86_EV_UNHALT);
+    soft_wake(other);
+}
+
 static unsigned bus_cpu_count(struct x86_cpu *cpu)
 {
     return soft_of(cpu)->vm->cpus;
@@ -402,6 +419,8 @@ static const struct x86_bus_ops bus_ops = {
     .send_ipi = bus_send_ipi,
     .eoi = bus_eoi,
     .cpu_count = bus_cpu_count,
+    .unhalt = bus_unhalt,
+    .pause = soft_turns_pause,
 };
 
 /* --- life ---------------------------------------------------------------------------- */
@@ -436,7 +455,7 @@ void soft_tell_write(struct soft_vcpu *vcpu, gpa_t gpa, uint64_t len)
     lock_drop(&writes->lock);
     x86_post_event(&vcpu->cpu, X86_EV_MEMORY);
     if (much)
-        wake(vcpu);
+        soft_wake(vcpu);
 }
 
 /* Any thread. Most of what devices write holds no code and costs a look. The event is there before the writer tells the
@@ -458,6 +477,7 @@ int soft_vm_init(struct soft_vm *vm, const struct engine_config *config, const s
     vm->mem = config->mem;
     vm->clock = config->clock;
     vm->cpus = config->cpus;
+    vm->crowded = soft_turns_crowded(vm->cpus);
     vm->code_cache = config->code_cache ? config->code_cache : ENGINE_CODE_CACHE;
     vm->hooks = hooks;
     if (soft_share_init(vm))

@@ -2,7 +2,7 @@
  * engine/soft/soft.h: what the software engines share: a vCPU whose local APIC,
  * sleep, events and memory are ours. An engine adds how instructions are run.
  *
- * Thread: the vCPU's own, but for soft_signal, soft_kick and soft_nmi.
+ * Thread: the vCPU's own, but for soft_signal, soft_tell_write, soft_wake, soft_kick and soft_nmi.
  */
 #ifndef ENGINE_SOFT_SOFT_H
 #define ENGINE_SOFT_SOFT_H
@@ -45,6 +45,7 @@ struct soft_vm {
     struct soft_share share;
     struct soft_timer *timer; /* or NULL: the engine looks at the clock often enough by itself */
     unsigned cpus;
+    bool crowded;      /* more vCPUs than the host has processors: those that wait give way */
     size_t code_cache; /* bytes of translated code a vCPU keeps */
     struct soft_vcpu *vcpu[SOFT_MAX_CPUS];
 };
@@ -71,6 +72,14 @@ struct soft_vcpu {
     struct soft_writes writes;
     struct soft_requests requests;
     struct code_cache code;
+    struct {
+        unsigned pauses;    /* in a row: PAUSE after PAUSE, with little between them */
+        uint64_t last;      /* TSC of the last one */
+        bool unhalted;      /* a kick (X86_EV_UNHALT) that no HLT has used up */
+        uint64_t begin_ns;  /* of the thread's first run; 0: none */
+        uint64_t asleep_ns; /* since then */
+        uint64_t told_ns;   /* when stolen time was told last */
+    } turns;
     unsigned clock_countdown; /* blocks until the clock is looked at again */
     bool restart;             /* the next instruction has I/O answers in its log */
 };
@@ -84,6 +93,7 @@ void soft_vcpu_fini(struct soft_vcpu *vcpu);
 /* Bytes of RAM were written, perhaps where the vCPU has code. Any thread. */
 void soft_tell_write(struct soft_vcpu *vcpu, gpa_t gpa, uint64_t len);
 void soft_signal(struct soft_vm *vm, const struct x86_apic_message *message);
+void soft_wake(struct soft_vcpu *vcpu); /* after an event was posted. Any thread */
 void soft_kick(struct soft_vcpu *vcpu);
 void soft_nmi(struct soft_vcpu *vcpu);
 bool soft_ready(struct soft_vcpu *vcpu);

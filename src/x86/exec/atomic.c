@@ -3,6 +3,7 @@
  * operand is RAM the host's instruction works on it in place, locked if the
  * guest's is.
  */
+#include "x86/bus.h"
 #include "x86/exec/integer.h"
 #include "x86/zydis.h"
 
@@ -43,11 +44,18 @@ x86_exec_fn *x86_select_xchg(struct x86_insn *in, const struct x86_zydis *zydis)
     return pick_size(in->shape == SHAPE_RR ? rr : mr, in->w0);
 }
 
+static enum x86_rc exec_pause(struct x86_cpu *cpu, const struct x86_insn *in)
+{
+    if (cpu->bus->pause)
+        cpu->bus->pause(cpu);
+    return X86_NEXT;
+}
+
 /* F3 90 with REX.B is no PAUSE: XCHG R8, rAX with a prefix that means nothing. */
 x86_exec_fn *x86_select_pause(struct x86_insn *in, const struct x86_zydis *zydis)
 {
     if (!zydis->insn.raw.rex.B)
-        return x86_select_nop(in, zydis);
+        return exec_pause;
     in->shape = SHAPE_RR;
     in->r0 = R8 * 8;
     in->r1 = RAX * 8;

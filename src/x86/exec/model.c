@@ -5,6 +5,7 @@
 #include "x86/bus.h"
 #include "x86/exec/system.h"
 #include "x86/msr.h"
+#include "x86/pvsched.h"
 
 /* EDX:EAX, as 32-bit writes. */
 static void set_edx_eax(struct x86_cpu *cpu, uint64_t value)
@@ -103,11 +104,9 @@ EXEC(swapgs)
     return X86_NEXT;
 }
 
-/* KVM's hypercalls, none of which is offered (its ABI: number in RAX, result in RAX). */
+/* KVM's ABI. */
 EXEC(hypercall)
 {
-    const int64_t eperm = -1, enosys = -1000;
-
-    x86_set_gpr(cpu, RAX * 8, cpu->mode == MODE_LONG64 ? 8 : 4, (uint64_t)(cpu->cpl ? eperm : enosys));
+    x86_hypercall(cpu);
     return X86_NEXT;
 }

@@ -1,0 +1,22 @@
+/*
+ * engine/soft/turns.h: vCPUs that take turns on the host's processors: one that
+ * spins gives way, one that is kicked goes on, and the guest learns how much
+ * time it lost. Only where there are several vCPUs.
+ *
+ * Thread: the vCPU's own.
+ */
+#ifndef ENGINE_SOFT_TURNS_H
+#define ENGINE_SOFT_TURNS_H
+
+#include "engine/soft/soft.h"
+
+/* More vCPUs than the host has processors for us? */
+bool soft_turns_crowded(unsigned cpus);
+/* PAUSE: struct x86_bus_ops. */
+void soft_turns_pause(struct x86_cpu *cpu);
+/* Between blocks: takes X86_EV_UNHALT, tells of stolen time. */
+void soft_turns_attend(struct soft_vcpu *vcpu, uint32_t events);
+/* The thread is about to sleep, or has slept: that time is not stolen. */
+void soft_turns_sleep(struct soft_vcpu *vcpu, bool begin);
+
+#endif
