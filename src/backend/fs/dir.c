@@ -35,7 +35,7 @@ int fs_serve_opendir(struct fs *fs, struct fs_call *call)
     inode = fs_get(fs, call->header.nodeid);
     if (!inode)
         return -ESTALE;
-    rc = inode->type == S_IFDIR ? 0 : -ENOTDIR;
+    rc = inode->key.type == S_IFDIR ? 0 : -ENOTDIR;
     if (!rc) {
         fd = fs_open_node(fs, inode, O_RDONLY | O_DIRECTORY | (fs->config.readonly ? O_NOATIME : 0));
         rc = MIN(fd, 0);

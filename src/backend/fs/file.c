@@ -62,8 +62,8 @@ int fs_open_for_guest(struct fs *fs, struct fs_inode *inode, uint32_t flags, str
 
     if (fs->config.readonly && ((flags & O_ACCMODE) != O_RDONLY || (flags & O_TRUNC)))
         return -EROFS;
-    if (inode->type != S_IFREG)
-        return inode->type == S_IFDIR ? -EISDIR : -EACCES;
+    if (inode->key.type != S_IFREG)
+        return inode->key.type == S_IFDIR ? -EISDIR : -EACCES;
     fd = fs_open_node(fs, inode, fs_open_flags(fs, flags));
     if (fd < 0)
         return fd;

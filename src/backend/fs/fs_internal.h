@@ -27,6 +27,7 @@
 /* What tells a file from all others on the host, as long as it exists; with btime, also from a later one. */
 struct fs_key {
     uint64_t dev, ino, btime;
+    uint32_t type; /* S_IFMT */
 };
 
 /* What changes when the content does. */
@@ -41,8 +42,7 @@ struct fs_inode {
     unsigned uses;     /* requests under way and open handles */
     unsigned children; /* nodes whose parent it is */
     unsigned files;    /* open handles */
-    uint32_t type;     /* S_IFMT */
-    bool closed;       /* part of a file system that is no storage (proc, sysfs): shown empty */
+    bool closed;       /* from the beginning: part of a file system that is no storage (proc, sysfs): shown empty */
     bool pinned;       /* its name is gone: fd is the only way to it */
     int fd;            /* O_PATH; -1: by name from the parent. Closed at any time while uses is 0, unless pinned. */
     struct fs_inode *parent;
@@ -73,6 +73,7 @@ struct fs_slots {
 struct fs_device {
     uint64_t dev;
     bool closed;
+    bool births; /* a file's birth is one time, always. On overlayfs it changes when the file is first written to */
 };
 
 struct fs {
@@ -92,7 +93,7 @@ struct fs {
     struct fs_slots file_slots;
     uint32_t generation; /* of the last node or handle */
     struct fs_device device[FS_DEVICES];
-    unsigned device_count;
+    _Atomic unsigned device_count;
     struct {
         uint64_t id;
         struct fs_handle *handle;
@@ -159,7 +160,11 @@ void fs_drop_slot(struct fs_slots *slots, uint32_t slot);
 
 #define FS_STATX (STATX_BASIC_STATS | STATX_BTIME)
 
-struct fs_key fs_key(const struct statx *st);
+struct fs_key fs_key(const struct fs *fs, const struct statx *st);
+static inline bool fs_same(const struct fs_key *a, const struct fs_key *b)
+{
+    return a->ino == b->ino && a->dev == b->dev && a->btime == b->btime && a->type == b->type;
+}
 /* A descriptor (O_PATH) of the node itself. Between get and put of the node; to be given back with fs_release_fd. */
 struct fs_fd {
     int fd;

@@ -22,7 +22,7 @@ static struct fs_handle *new_handle(struct fs *fs, struct fs_inode *inode, int f
     handle->inode = inode;
     handle->fd = fd;
     handle->uses = 1;
-    handle->directory = inode->type == S_IFDIR;
+    handle->directory = inode->key.type == S_IFDIR;
     lock_init(&handle->lock, LOCK_BACKEND);
     lock_take(&fs->lock);
     inode->uses++;

@@ -26,11 +26,6 @@ void fs_drop_slot(struct fs_slots *slots, uint32_t slot)
 
 /* --- the table, with the lock held -------------------------------------------------------------- */
 
-static bool same(const struct fs_key *a, const struct fs_key *b)
-{
-    return a->ino == b->ino && a->dev == b->dev && a->btime == b->btime;
-}
-
 static struct fs_inode **bucket(const struct fs *fs, const struct fs_key *key)
 {
     uint64_t mixed = (key->ino ^ key->dev << 40 ^ key->btime >> 10) * 0x9e3779b97f4a7c15ull;
@@ -42,7 +37,7 @@ static struct fs_inode *find(const struct fs *fs, const struct fs_key *key)
 {
     struct fs_inode *inode = *bucket(fs, key);
 
-    while (inode && !same(&inode->key, key))
+    while (inode && !fs_same(&inode->key, key))
         inode = inode->next;
     return inode;
 }
@@ -171,7 +166,7 @@ static struct fs_inode *by_id(const struct fs *fs, uint64_t id)
 
 int fs_nodes_init(struct fs *fs, const struct statx *root)
 {
-    const struct fs_key key = fs_key(root);
+    const struct fs_key key = fs_key(fs, root);
     struct fs_inode *inode;
 
     fs->hash_size = NODES_MIN;
@@ -183,7 +178,6 @@ int fs_nodes_init(struct fs *fs, const struct statx *root)
     if (!inode)
         return -1;
     inode->lookups = 1;
-    inode->type = S_IFDIR;
     inode->fd = fs->root;
     inode->pinned = true;
     return 0;
@@ -253,17 +247,15 @@ struct fs_inode *fs_find(struct fs *fs, const struct fs_key *key)
 
 uint64_t fs_learn(struct fs *fs, struct fs_inode *parent, const char *name, const struct statx *st, bool closed)
 {
-    const struct fs_key key = fs_key(st);
+    const struct fs_key key = fs_key(fs, st);
     struct fs_inode *inode;
     uint64_t id = 0;
 
     lock_take(&fs->lock);
     inode = find(fs, &key);
-    if (!inode)
-        inode = add(fs, &key);
-    if (inode) {
-        inode->type = st->stx_mode & S_IFMT;
+    if (!inode && (inode = add(fs, &key)))
         inode->closed = closed;
+    if (inode) {
         set_place(fs, inode, parent, name);
         if (inode->name || inode->id == FUSE_ROOT_ID) {
             inode->lookups++;

@@ -190,9 +190,9 @@ static int move(struct fs *fs, struct fs_inode *from, const char *name, struct f
     rc = fs_stat_at(from_fd, name, &st);
     if (rc)
         return rc;
-    key = fs_key(&st);
+    key = fs_key(fs, &st);
     exchanged = (flags & RENAME_EXCHANGE) && !fs_stat_at(to_fd, new_name, &st);
-    other_key = fs_key(&st);
+    other_key = fs_key(fs, &st);
     if (!exchanged)
         fs_pin(fs, to_fd, new_name);
     if (renameat2(from_fd, name, to_fd, new_name, flags))

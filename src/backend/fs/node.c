@@ -25,7 +25,7 @@ static uint32_t pack_device(uint32_t major, uint32_t minor)
 
 static void put_attributes(struct fs *fs, const struct statx *st, struct fuse_attr *attr)
 {
-    const struct fs_key key = fs_key(st);
+    const struct fs_key key = fs_key(fs, st);
 
     *attr = (struct fuse_attr){
         .ino = fs_number(fs, key.dev, key.ino),
@@ -179,7 +179,7 @@ static int set_mode(struct fs *fs, const struct fs_inode *inode, int fd, const s
 {
     char name[16];
 
-    if (inode->type == S_IFLNK)
+    if (inode->key.type == S_IFLNK)
         return -EOPNOTSUPP;
     return fchmodat(fs->proc, proc_name(fd, name), in->mode & 07777, 0) ? -errno : 0;
 }
@@ -199,8 +199,8 @@ static int set_size(struct fs *fs, struct fs_inode *inode, const struct fuse_set
 
     if (in->size > INT64_MAX)
         return -EFBIG;
-    if (inode->type != S_IFREG)
-        return inode->type == S_IFDIR ? -EISDIR : -EINVAL;
+    if (inode->key.type != S_IFREG)
+        return inode->key.type == S_IFDIR ? -EISDIR : -EINVAL;
     fs_give_up_setid(fs, in->valid & FATTR_KILL_SUIDGID);
     if ((in->valid & FATTR_FH) && !fs_get_file(fs, in->fh, inode->id, false, &handle)) {
         rc = ftruncate(handle->fd, (off_t)in->size) ? -errno : 0;
@@ -284,7 +284,7 @@ int fs_serve_readlink(struct fs *fs, struct fs_call *call)
 
     if (!inode)
         return -ESTALE;
-    rc = inode->type != S_IFLNK ? -EINVAL : fs_node_fd(fs, inode, &path);
+    rc = inode->key.type != S_IFLNK ? -EINVAL : fs_node_fd(fs, inode, &path);
     if (!rc) {
         n = readlinkat(path.fd, "", target, sizeof(target));
         rc = n < 0 ? -errno : 0;

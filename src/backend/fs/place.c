@@ -85,80 +85,86 @@ static uint64_t device_number(const struct statx *st)
     return (uint64_t)st->stx_dev_major << 32 | st->stx_dev_minor;
 }
 
-struct fs_key fs_key(const struct statx *st)
-{
-    return (struct fs_key){
-        .dev = device_number(st),
-        .ino = st->stx_ino,
-        .btime = st->stx_mask & STATX_BTIME ? nanoseconds(&st->stx_btime) : 0,
-    };
-}
-
-static bool is(const struct fs_inode *inode, const struct statx *st)
-{
-    const struct fs_key key = fs_key(st);
-
-    return key.ino == inode->key.ino && key.dev == inode->key.dev && key.btime == inode->key.btime;
-}
-
 int fs_stat_at(int dir, const char *name, struct statx *st)
 {
     return statx(dir, name, AT_SYMLINK_NOFOLLOW | AT_NO_AUTOMOUNT | AT_EMPTY_PATH, FS_STATX, st) ? -errno : 0;
 }
 
+/* The list only grows, and what is in it stays: no lock to read it. */
 static const struct fs_device *find_device(const struct fs *fs, uint64_t dev)
 {
-    for (unsigned i = 0; i < fs->device_count; i++)
+    const unsigned count = atomic_load_explicit(&fs->device_count, memory_order_acquire);
+
+    for (unsigned i = 0; i < count; i++)
         if (fs->device[i].dev == dev)
             return &fs->device[i];
     return NULL;
 }
 
-static bool looks_closed(int dir, const char *name)
+/* What kind of file system that is. False: it cannot be said. */
+static bool examine(int dir, const char *name, struct fs_device *device)
 {
-    struct statfs st;
     int fd = openat(dir, *name ? name : ".", O_PATH | O_NOFOLLOW | O_CLOEXEC);
-    bool closed = fd < 0 || fstatfs(fd, &st);
+    struct statfs kind;
+    struct statx st;
+    bool good;
 
-    for (unsigned i = 0; !closed && i < ARRAY_SIZE(no_storage); i++)
-        closed = (uint32_t)st.f_type == no_storage[i];
-    if (fd >= 0)
-        close(fd);
-    return closed;
+    if (fd < 0)
+        return false;
+    good = !fs_stat_at(fd, "", &st) && device_number(&st) == device->dev && !fstatfs(fd, &kind);
+    close(fd);
+    if (!good)
+        return false;
+    device->closed = false;
+    for (unsigned i = 0; i < ARRAY_SIZE(no_storage); i++)
+        device->closed |= (uint32_t)kind.f_type == no_storage[i];
+    device->births = (uint32_t)kind.f_type != OVERLAYFS_SUPER_MAGIC;
+    return true;
 }
 
 bool fs_is_closed(struct fs *fs, int dir, const char *name, const struct statx *st)
 {
-    const uint64_t dev = device_number(st);
-    const struct fs_device *known;
-    bool closed = false;
+    struct fs_device device = {.dev = device_number(st)};
+    const struct fs_device *known = find_device(fs, device.dev);
 
-    lock_take(&fs->lock);
-    known = find_device(fs, dev);
     if (known)
-        closed = known->closed;
-    lock_drop(&fs->lock);
-    if (known)
-        return closed;
-    closed = looks_closed(dir, name);
+        return known->closed;
+    if (!examine(dir, name, &device))
+        return true;
     lock_take(&fs->lock);
-    if (!find_device(fs, dev) && fs->device_count < FS_DEVICES)
-        fs->device[fs->device_count++] = (struct fs_device){dev, closed};
+    if (!find_device(fs, device.dev) && fs->device_count < FS_DEVICES) {
+        fs->device[fs->device_count] = device;
+        atomic_fetch_add_explicit(&fs->device_count, 1, memory_order_release);
+    }
     lock_drop(&fs->lock);
-    return closed;
+    return device.closed;
 }
 
 uint64_t fs_number(struct fs *fs, uint64_t dev, uint64_t ino)
 {
-    const struct fs_device *known;
-    uint64_t index = FS_DEVICES;
+    const struct fs_device *known = find_device(fs, dev);
 
-    lock_take(&fs->lock);
-    known = find_device(fs, dev);
-    if (known)
-        index = (uint64_t)(known - fs->device);
-    lock_drop(&fs->lock);
-    return ino ^ index << 48;
+    return ino ^ (known ? (uint64_t)(known - fs->device) : FS_DEVICES) << 48;
+}
+
+struct fs_key fs_key(const struct fs *fs, const struct statx *st)
+{
+    const uint64_t dev = device_number(st);
+    const struct fs_device *known = find_device(fs, dev);
+
+    return (struct fs_key){
+        .dev = dev,
+        .ino = st->stx_ino,
+        .btime = known && known->births && (st->stx_mask & STATX_BTIME) ? nanoseconds(&st->stx_btime) : 0,
+        .type = st->stx_mode & S_IFMT,
+    };
+}
+
+static bool is(const struct fs *fs, const struct fs_inode *inode, const struct statx *st)
+{
+    const struct fs_key key = fs_key(fs, st);
+
+    return fs_same(&key, &inode->key);
 }
 
 /* --- from a node to a descriptor --------------------------------------------------------------------- */
@@ -203,7 +209,7 @@ static int open_place(struct fs *fs, const struct fs_inode *inode, const struct 
     if (fd < 0)
         return stale(-errno);
     rc = fs_stat_at(fd, "", &st);
-    if (!rc && !is(inode, &st))
+    if (!rc && !is(fs, inode, &st))
         rc = -ESTALE;
     if (!rc)
         return fd;
@@ -236,7 +242,7 @@ static int dir_fd(struct fs *fs, struct fs_inode *inode, unsigned depth)
     struct place place;
     int fd;
 
-    if (inode->type != S_IFDIR)
+    if (inode->key.type != S_IFDIR)
         return -ENOTDIR;
     find_place(fs, inode, &place);
     if (place.fd >= 0)
@@ -256,7 +262,7 @@ int fs_node_fd(struct fs *fs, struct fs_inode *inode, struct fs_fd *fd)
     struct place place;
 
     fd->own = false;
-    if (inode->type == S_IFDIR) {
+    if (inode->key.type == S_IFDIR) {
         fd->fd = dir_fd(fs, inode, 0);
         return MIN(fd->fd, 0);
     }
@@ -287,7 +293,7 @@ int fs_stat(struct fs *fs, struct fs_inode *inode, struct statx *st)
     dir = dir_fd(fs, place.parent, 0);
     rc = dir < 0 ? dir : stale(fs_stat_at(dir, place.name, st));
     fs_put(fs, place.parent);
-    return !rc && !is(inode, st) ? -ESTALE : rc;
+    return !rc && !is(fs, inode, st) ? -ESTALE : rc;
 }
 
 /* --- opening ---------------------------------------------------------------------------------------------- */
@@ -309,7 +315,7 @@ int fs_open_node(struct fs *fs, struct fs_inode *inode, int flags)
     struct fs_fd path;
     int rc, fd;
 
-    if ((inode->type != S_IFREG && inode->type != S_IFDIR) || inode->closed)
+    if ((inode->key.type != S_IFREG && inode->key.type != S_IFDIR) || inode->closed)
         return -EACCES;
     rc = fs_node_fd(fs, inode, &path);
     if (rc)
@@ -334,13 +340,13 @@ void fs_pin(struct fs *fs, int dir, const char *name)
 
     if (fs_stat_at(dir, name, &st))
         return;
-    key = fs_key(&st);
+    key = fs_key(fs, &st);
     inode = fs_find(fs, &key);
     if (!inode)
         return;
-    if (!inode->pinned && (inode->files || inode->type == S_IFDIR)) {
+    if (!inode->pinned && (inode->files || inode->key.type == S_IFDIR)) {
         fd = openat(dir, name, O_PATH | O_NOFOLLOW | O_CLOEXEC);
-        if (fd >= 0 && (fs_stat_at(fd, "", &st) || !is(inode, &st))) {
+        if (fd >= 0 && (fs_stat_at(fd, "", &st) || !is(fs, inode, &st))) {
             close(fd);
             fd = -1;
         }
