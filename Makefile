@@ -1,6 +1,6 @@
 # The front door. Meson does the work; `make help` lists what there is.
 .NOTPARALLEL:
-.PHONY: all run guest check check-kvm bench bench-real bench-io soak soak-disk soak-kill stress fuzz install clean help packages-%
+.PHONY: all run guest check check-kvm bench bench-real bench-io soak soak-smp soak-disk soak-kill stress fuzz install clean help packages-%
 
 all: packages-build build/build.ninja
 	@ninja -C build
@@ -38,6 +38,10 @@ soak: packages-guest ## 50 boots in a row of the default guest (BOOTS=N for anot
 	@$(MAKE) --no-print-directory guest
 	@tests/boot/soak.sh build/trapeze $(or $(BOOTS),50)
 	@tests/stress/stress.sh build/tests/stress/stress 600
+
+soak-smp: packages-guest ## 50 boots each with 1, 2, 4 and 16 processors (BOOTS=N)
+	@$(MAKE) --no-print-directory guest
+	@tests/boot/soak_smp.sh build/trapeze $(or $(BOOTS),50)
 
 soak-disk: packages-soak all ## Debian from a disk, 20 times: login, apt-get install, poweroff, e2fsck (CYCLES=N, IMAGE=FILE)
 	@tests/boot/soak_disk.sh build/trapeze $(or $(CYCLES),20) $(IMAGE)

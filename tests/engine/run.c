@@ -7,6 +7,7 @@
 #undef PF_W /* x86/defs.h has its own, the page fault's */
 #include <errno.h>
 #include <fcntl.h>
+#include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -38,6 +39,7 @@
 #define SERIAL_IDLE       0x60
 #define BOOT_MAGIC        0x2badb002
 #define STATUS_NONE       -1
+#define CPUS              4 /* of tests whose name begins with smp_ */
 #define SHUTDOWN_LINE     "expecting shutdown\n"
 
 static const struct engine_ops *const engines[] = {&engine_interp, &engine_bt, &engine_kvm};
@@ -67,7 +69,7 @@ struct image {
 /* What came of one test. */
 struct outcome {
     int status; /* written to the exit port, or STATUS_NONE */
-    bool shutdown;
+    bool shutdown, broken;
     char text[OUTPUT_SIZE]; /* serial output, then the runner's remarks */
     size_t length;
 };
@@ -159,22 +161,35 @@ struct machine {
     struct vclock *clock;
     struct mem *mem;
     struct engine_vm *vm;
-    struct engine_vcpu *vcpu;
-    struct x86_cpu *state; /* of the processor */
-    uint8_t *memory;       /* RAM_SIZE bytes */
+    unsigned cpus;
+    struct engine_vcpu *vcpu[CPUS];
+    struct x86_cpu *state[CPUS];
+    uint8_t *memory; /* RAM_SIZE bytes */
+    struct outcome *outcome;
 };
 
 /* --- running ------------------------------------------------------------------------ */
 
 static const struct engine_ops *running_ops;
-static struct engine_vcpu *volatile running;
+static struct machine *volatile running;
 static volatile sig_atomic_t timed_out;
+static pthread_mutex_t board = PTHREAD_MUTEX_INITIALIZER; /* the devices, and the outcome */
 
 static void on_alarm(int signal)
 {
     timed_out = 1;
-    if (running)
-        running_ops->kick(running);
+    for (unsigned i = 0; running && i < running->cpus; i++)
+        running_ops->kick(running->vcpu[i]);
+}
+
+static bool ended(struct machine *m)
+{
+    bool yes;
+
+    pthread_mutex_lock(&board);
+    yes = m->outcome->status != STATUS_NONE || m->outcome->shutdown || m->outcome->broken || timed_out;
+    pthread_mutex_unlock(&board);
+    return yes;
 }
 
 /* A device that writes to memory: an address to the first port, bytes for there and on to the second. */
@@ -231,73 +246,119 @@ static void say_state(const struct engine_ops *ops, struct engine_vcpu *vcpu, st
     free(cpu);
 }
 
-static void run_vcpu(struct machine *m, struct outcome *o)
+static void serve(struct machine *m, struct exit *exit)
 {
-    const struct engine_ops *ops = m->ops;
-    struct engine_vcpu *vcpu = m->vcpu;
+    struct outcome *o = m->outcome;
+
+    switch (exit->reason) {
+    case EXIT_PIO:
+        serve_port(m, exit, o);
+        break;
+    case EXIT_MMIO:
+        exit->mmio.data = ~0ull;
+        break;
+    case EXIT_SHUTDOWN:
+        o->shutdown = true;
+        say_shutdown(exit, o);
+        break;
+    case EXIT_ERROR:
+        o->broken = true;
+        say(o, exit->error.text);
+        say(o, "\n");
+        break;
+    default: /* EXIT_HALT: the next run() sleeps */
+        break;
+    }
+}
+
+struct processor {
+    struct machine *machine;
+    unsigned id;
+};
+
+/* Until the test has ended; then the others are told. */
+static void *run_vcpu(void *opaque)
+{
+    struct processor *p = opaque;
+    struct machine *m = p->machine;
     struct exit exit = {.reason = EXIT_INTERRUPTED};
 
-    while (o->status == STATUS_NONE) {
-        ops->run(vcpu, &exit, 0);
-        switch (exit.reason) {
-        case EXIT_PIO:
-            serve_port(m, &exit, o);
-            break;
-        case EXIT_MMIO:
-            exit.mmio.data = ~0ull;
-            break;
-        case EXIT_SHUTDOWN:
-            o->shutdown = true;
-            say_shutdown(&exit, o);
-            return;
-        case EXIT_ERROR:
-            say(o, exit.error.text);
-            say(o, "\n");
-            return;
-        default: /* EXIT_HALT: the next run() sleeps */
-            break;
-        }
-        if (timed_out) {
-            say_state(ops, vcpu, o);
-            return;
-        }
+    while (!ended(m)) {
+        m->ops->run(m->vcpu[p->id], &exit, 0);
+        pthread_mutex_lock(&board);
+        serve(m, &exit);
+        pthread_mutex_unlock(&board);
     }
+    for (unsigned i = 0; i < m->cpus; i++)
+        m->ops->kick(m->vcpu[i]);
+    return NULL;
+}
+
+static void run_processors(struct machine *m)
+{
+    struct processor p[CPUS];
+    pthread_t thread[CPUS];
+    unsigned n;
+
+    for (n = 0; n < m->cpus; n++) {
+        p[n] = (struct processor){m, n};
+        if (n && pthread_create(&thread[n], NULL, run_vcpu, &p[n]))
+            abort();
+    }
+    run_vcpu(&p[0]);
+    while (n-- > 1)
+        pthread_join(thread[n], NULL);
+    for (n = 0; timed_out && n < m->cpus; n++)
+        say_state(m->ops, m->vcpu[n], m->outcome);
 }
 
 static void machine_destroy(struct machine *m)
 {
-    if (m->vcpu)
-        m->ops->vcpu_destroy(m->vcpu);
+    for (unsigned i = 0; i < CPUS; i++) {
+        if (m->vcpu[i])
+            m->ops->vcpu_destroy(m->vcpu[i]);
+        free(m->state[i]);
+    }
     if (m->vm)
         m->ops->vm_destroy(m->vm);
     if (m->mem)
         mem_free(m->mem);
     if (m->clock)
         vclock_free(m->clock);
-    free(m->state);
     free(m->memory);
 }
 
 static size_t code_cache; /* 0: the engine's default */
 
+/* The first one as multiboot leaves it, the others as after power-up. */
+static int make_processors(struct machine *m, uint32_t entry, struct error *err)
+{
+    for (unsigned i = 0; i < m->cpus; i++) {
+        m->state[i] = aligned_alloc(64, ALIGN_UP(sizeof(*m->state[i]), 64));
+        if (!m->state[i] || m->ops->vcpu_create(&m->vcpu[i], m->vm, i, err))
+            return -ENOMEM;
+        m->ops->get_state(m->vcpu[i], m->state[i]);
+    }
+    boot_state(m->state[0], entry);
+    m->ops->set_state(m->vcpu[0], m->state[0]);
+    return 0;
+}
+
 static int machine_create(struct machine *m, const struct engine_ops *ops, const struct image *image, const char *name,
                           struct error *err)
 {
+    const bool several = !strncmp(name, "smp_", 4) && strcmp(ops->name, "lockstep");
     struct engine_config config;
     uint32_t entry;
 
-    *m = (struct machine){.ops = ops, .clock = vclock_new(), .mem = mem_new()};
-    m->state = aligned_alloc(64, ALIGN_UP(sizeof(*m->state), 64));
-    if (!m->clock || !m->mem || !m->state)
+    *m = (struct machine){.ops = ops, .clock = vclock_new(), .mem = mem_new(), .cpus = several ? CPUS : 1};
+    if (!m->clock || !m->mem)
         return -ENOMEM;
-    config = (struct engine_config){.mem = m->mem, .clock = m->clock, .cpus = 1, .code_cache = code_cache};
+    config = (struct engine_config){.mem = m->mem, .clock = m->clock, .cpus = m->cpus, .code_cache = code_cache};
     if (mem_add_ram(m->mem, 0, RAM_SIZE, err) || ops->vm_create(&m->vm, &config, err) ||
-        ops->vcpu_create(&m->vcpu, m->vm, 0, err) || image_load(image, m->mem, &entry) || boot_info(m->mem, name))
+        image_load(image, m->mem, &entry) || boot_info(m->mem, name))
         return -EINVAL;
-    ops->get_state(m->vcpu, m->state); /* as after power-up */
-    boot_state(m->state, entry);
-    ops->set_state(m->vcpu, m->state);
-    return 0;
+    return make_processors(m, entry, err);
 }
 
 /* Calls fn for each page that anybody has touched (a page that was swapped out would be taken for untouched). */
@@ -330,12 +391,13 @@ static int machine_remember(struct machine *m)
     return m->memory ? each_page(m, remember) : -ENOMEM;
 }
 
-/* The same VM, with all that its engine has derived from its code, but memory and processor as they were. */
+/* The same VM, with all that its engine has derived from its code, but memory and processors as they were. */
 static int machine_reset(struct machine *m)
 {
     int rc = each_page(m, restore);
 
-    m->ops->set_state(m->vcpu, m->state);
+    for (unsigned i = 0; i < m->cpus; i++)
+        m->ops->set_state(m->vcpu[i], m->state[i]);
     return rc;
 }
 
@@ -345,9 +407,10 @@ static void run_once(struct machine *m, struct outcome *o)
 
     *o = (struct outcome){.status = STATUS_NONE};
     timed_out = 0;
-    running = m->vcpu;
+    m->outcome = o;
+    running = m;
     setitimer(ITIMER_REAL, &limit, NULL);
-    run_vcpu(m, o);
+    run_processors(m);
     setitimer(ITIMER_REAL, &off, NULL);
     running = NULL;
 }

@@ -257,7 +257,18 @@ enum { STATUS_PASS, STATUS_FAIL, STATUS_SKIP };
     X(window_mov_ss, EXIT)                  \
     X(window_gate_types, EXIT)              \
     X(window_hlt_timer, EXIT)               \
-    X(window_rep_string, EXIT)
+    X(window_rep_string, EXIT) \
+    X(smp_start, EXIT) \
+    X(smp_init_running, EXIT) \
+    X(smp_messages, EXIT) \
+    X(smp_messages_x2apic, EXIT) \
+    X(smp_logical, EXIT) \
+    X(smp_logical_x2apic, EXIT) \
+    X(smp_nmi, EXIT) \
+    X(smp_wake_ups, EXIT) \
+    X(smp_ipi_storm, EXIT) \
+    X(smp_tsc, EXIT)
+
 #define TESTS_LONG(X)                       \
     X(ad_1g, EXIT)                          \
     X(apic_cr8, EXIT)                       \
