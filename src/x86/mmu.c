@@ -125,6 +125,19 @@ static enum x86_rc translate(struct x86_cpu *cpu, gva_t lin, unsigned access, st
     return X86_NEXT;
 }
 
+bool x86_tlb_load(struct x86_cpu *cpu, gva_t lin, unsigned size, unsigned access)
+{
+    struct x86_tlb *tlb = cpu->tlb;
+    const struct x86_tlb_entry *e = x86_tlb_slot(tlb->table->entry, lin);
+    struct piece piece;
+
+    if (tlb->current == tlb->none || (lin & ~PAGE_MASK) + size > PAGE_SIZE ||
+        entry_tag(e, access) == (lin & PAGE_MASK) || (x86_long_mode(cpu) && !x86_canonical(lin)) ||
+        translate(cpu, lin, access, &piece))
+        return false;
+    return entry_tag(e, access) == (lin & PAGE_MASK);
+}
+
 /* Operands of other sizes are structures: far pointers, pseudo-descriptors, saved state (SDM vol. 3, table 6-7). */
 static unsigned natural_alignment(unsigned size)
 {

@@ -23,6 +23,10 @@ enum x86_access {
 /* Which of the soft TLB's tables (enum x86_mmu_index) serves such an access now. */
 unsigned x86_mmu_index(const struct x86_cpu *cpu, unsigned access);
 
+/* An access of that kind to size bytes at lin is about to be made, if it can be: makes the soft-TLB entry for it, with
+ * the A and D bits set. false: there was one already, there can be none, or the bytes cross a page. Raises nothing. */
+bool x86_tlb_load(struct x86_cpu *cpu, gva_t lin, unsigned size, unsigned access);
+
 /* Translates one linear address with all checks; sets A and D. X86_NEXT or X86_FAULT. */
 enum x86_rc x86_translate(struct x86_cpu *cpu, gva_t lin, unsigned access, gpa_t *gpa);
 

@@ -85,17 +85,17 @@ struct bt_jump {
 
 /* What translated code uses most, by displacements of one byte; soft.near. */
 struct bt_near {
-    uint64_t reserved[3];            /* the first is out of reach */
+    uint64_t reserved[2];            /* the first is out of reach */
     const struct x86_tlb_entry *tlb; /* the soft TLB's current table */
     uint64_t stack_tag;              /* the TLB of one entry for the stack */
     uint8_t *stack_host;
     uint64_t salt;  /* of the present address space, privilege and mode: added to return addresses, to jumps' targets */
     uint64_t limit; /* of the return stack */
-    uint64_t fits[6];  /* the largest offset in a page of an access of 1 << i bytes */
-    uint64_t slot;     /* of an indirect call in the jump table, while its return address is pushed */
-    uint32_t tlb_mask; /* for an entry's offset in the soft TLB */
-    uint16_t flags;    /* AH as by LAHF, AL: OF */
-    uint8_t vectors;   /* enum bt_vectors: what the host's registers hold of the guest's */
+    uint64_t fits[6];      /* the largest offset in a page of an access of 1 << i bytes */
+    uint64_t slot, target; /* of an indirect call: its entry in the jump table, its key */
+    uint32_t tlb_mask;     /* for an entry's offset in the soft TLB */
+    uint16_t flags;        /* AH as by LAHF, AL: OF */
+    uint8_t vectors;       /* enum bt_vectors: what the host's registers hold of the guest's */
 };
 _Static_assert(sizeof(struct bt_near) == SOFT_NEAR, "it ends where the registers begin");
 
@@ -104,10 +104,9 @@ struct bt_frame {
     uint64_t sp;   /* top of the return stack, while the monitor runs */
     uint64_t base; /* its bottom */
     uint64_t host_sp;
-    uint64_t next;   /* host address to go on at */
-    uint64_t target; /* of an indirect call, while its return address is pushed */
+    uint64_t next; /* host address to go on at */
     uint32_t host_mxcsr;
-    uint8_t level;   /* enum bt_vectors: to be loaded */
+    uint8_t level;   /* enum bt_vectors: to be loaded; as the monitor is called: what was */
     uint64_t resume; /* where to go on when vectors are loaded */
     int64_t budget;  /* instructions left */
     /* The pages that a loop's accesses went to last; filled in its first round. */
@@ -137,11 +136,13 @@ struct bt_cache {
 
 /* Host code every translation uses: offsets in the code region. */
 #define BT_THUNKS(X)                                                                                                   \
-    X(enter) X(leave) X(callout) X(link) X(resolve) X(need_vectors) X(load_vectors) X(stack_miss) X(jump_miss)
+    X(enter)                                                                                                           \
+    X(leave) X(callout) X(link) X(resolve) X(need_vectors) X(load_vectors) X(stack_miss) X(tlb_miss) X(jump_miss)
 struct bt_thunks {
 #define X(name) uint32_t name;
     BT_THUNKS(X)
 #undef X
+    uint32_t yes, no; /* return with CF = 0, with CF = 1 */
     uint32_t end;
 };
 
@@ -196,6 +197,8 @@ struct bt_code *bt_translate(struct bt_vcpu *vcpu, struct block *block, const ui
 const void *bt_on_callout(struct bt_vcpu *vcpu, struct bt_site *site);
 const void *bt_on_link(struct bt_vcpu *vcpu, struct bt_edge *edge, uint64_t rip);
 const void *bt_on_vectors(struct bt_vcpu *vcpu, struct bt_code *code);
+const void *bt_on_jump(struct bt_vcpu *vcpu, uint64_t rip, struct bt_site *site);
+const void *bt_on_tlb_miss(struct bt_vcpu *vcpu, uint64_t lin, uint64_t access); /* size in bytes << 1 | write */
 const void *bt_on_resolve(struct bt_vcpu *vcpu, uint64_t rip);
 enum soft_outcome bt_run_block(struct soft_vcpu *vcpu, struct block *block, struct exit *exit, uint64_t end);
 

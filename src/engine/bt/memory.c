@@ -383,13 +383,16 @@ struct cold *bt_emit_check(struct translation *t, const struct group *g, unsigne
     if (a->base == RSP && a->index == NO_REG && a->seg == SEG_DS && a->addrsize == word(t))
         return emit_stack_check(t, g, site);
     window = find_window(t, g);
-    cold = bt_cold(t, COLD_SITE, site);
+    cold = bt_cold(t, COLD_ACCESS, site);
+    cold->group = *g;
+    cold->back = emit_here(&t->e);
     if (t->mode != MODE_LONG64 && (a->seg == SEG_FS || a->seg == SEG_GS)) { /* others are known to be flat */
         emit8(&t->e, 0x41);                                                 /* test byte [FRAME + seg_flat], bit */
         emit8(&t->e, 0xf6);
         emit_modrm_mem(&t->e, 0, H_FRAME, FRAME_CPU(seg_flat));
         emit8(&t->e, (unsigned)BIT(a->seg));
         bt_cold_jump(t, cold, CC_E);
+        cold->kind = COLD_SITE; /* the address may not be one */
     }
     emit_linear(t, g);
     if (window && t->in_loop)
@@ -422,6 +425,18 @@ static void emit_cold_site(struct translation *t, const struct cold *cold)
     if (cold->flags_h)
         emit_restore_flags(&t->e);
     emit_jump_to(&t->e, CC_ALWAYS, cold->after);
+}
+
+/* Not in the soft TLB: it may be, after a walk. tlb_miss leaves CF set if it cannot help. */
+static void emit_cold_access(struct translation *t, const struct cold *cold)
+{
+    const struct group *g = &cold->group;
+
+    emit_linear(t, g);
+    emit_mov_imm64(&t->e, H_S1, (uint64_t)(g->high - g->low) << 1 | g->write);
+    emit_jump_to(&t->e, CC_CALL, t->vcpu->thunk.tlb_miss);
+    emit_jump_to(&t->e, CC_AE, cold->back);
+    emit_cold_site(t, cold);
 }
 
 /* The stack has moved to another page, crosses two, or may not be touched. stack_miss leaves CF set if it cannot
@@ -492,12 +507,15 @@ static void emit_cold_loop(struct translation *t, const struct cold *cold)
     emit_jump_to(&t->e, CC_ALWAYS, t->vcpu->thunk.resolve);
 }
 
-/* The jump table's slot is another address's: its second way? */
+/* The jump table's slot is another address's. Its second way? */
 static void emit_cold_jump(struct translation *t, const struct cold *cold)
 {
-    emit_jump_to(&t->e, CC_CALL, t->vcpu->thunk.jump_miss);
-    emit_jump_to(&t->e, CC_AE, cold->back);
-    emit_cold_site(t, cold);
+    emit_imm(&t->e, false, IMM_XOR, H_S1, BT_JUMP_WAY);
+    emit_jump_table(&t->e, OP_CMP, true, H_S0, offsetof(struct bt_jump, key));
+    emit_jump_to(&t->e, CC_E, cold->back);
+    emit_rm(&t->e, true, OP_SUB, H_S0, H_FRAME, FRAME_NEAR(salt));
+    emit_mov_imm64(&t->e, H_S1, (uint64_t)&t->code->site[cold->index]);
+    emit_jump_to(&t->e, CC_ALWAYS, t->vcpu->thunk.jump_miss);
 }
 
 /* The block is not what lies at this address any more. */
@@ -536,6 +554,9 @@ void bt_emit_cold(struct translation *t)
         switch (cold->kind) {
         case COLD_SITE:
             emit_cold_site(t, cold);
+            break;
+        case COLD_ACCESS:
+            emit_cold_access(t, cold);
             break;
         case COLD_STACK:
             emit_cold_stack(t, cold);

@@ -9,6 +9,7 @@
 #include "base/log.h"
 #include "x86/exec/flags.h"
 #include "x86/intr.h"
+#include "x86/mmu.h"
 #include "x86/random.h"
 #include "x86/zydis.h"
 
@@ -48,6 +49,13 @@ static void go_in(struct bt_vcpu *vcpu, unsigned offset)
     near->stack_tag = tlb->stack.tag;
     near->stack_host = tlb->stack.host;
     vcpu->frame.budget = (int64_t)(vcpu->end - cpu->counters.instructions);
+}
+
+/* Loads vector registers as frame.level tells before it goes on. */
+static const void *with_vectors(struct bt_vcpu *vcpu, const void *where)
+{
+    vcpu->frame.resume = (uint64_t)where;
+    return bt_host(vcpu, vcpu->thunk.load_vectors);
 }
 
 static const void *leave(struct bt_vcpu *vcpu, enum soft_outcome outcome)
@@ -141,6 +149,15 @@ const void *bt_on_resolve(struct bt_vcpu *vcpu, uint64_t rip)
     return resolve(vcpu);
 }
 
+/* RIP and flags stay as translated code has them. */
+const void *bt_on_tlb_miss(struct bt_vcpu *vcpu, uint64_t lin, uint64_t access)
+{
+    bool loaded = x86_tlb_load(&vcpu->soft.cpu, lin, (unsigned)(access >> 1), access & 1 ? ACCESS_WRITE : ACCESS_READ);
+    const void *where = bt_host(vcpu, loaded ? vcpu->thunk.yes : vcpu->thunk.no);
+
+    return vcpu->frame.level ? with_vectors(vcpu, where) : where;
+}
+
 const void *bt_on_link(struct bt_vcpu *vcpu, struct bt_edge *edge, uint64_t rip)
 {
     const uint64_t recycled = vcpu->cache.recycled;
@@ -181,8 +198,7 @@ static const void *resume(struct bt_vcpu *vcpu, const struct bt_site *site)
     if (!site->code->vectors)
         return where;
     vcpu->frame.level = vectors_allowed(&vcpu->soft.cpu);
-    vcpu->frame.resume = (uint64_t)where;
-    return bt_host(vcpu, vcpu->thunk.load_vectors);
+    return with_vectors(vcpu, where);
 }
 
 /* A near branch was executed by its semantics. The return stack and the jump table are told. */
@@ -250,6 +266,28 @@ const void *bt_on_callout(struct bt_vcpu *vcpu, struct bt_site *site)
     return resume(vcpu, site);
 }
 
+/* An indirect branch to what the jump table does not have. Calls have their return address still to push, and what is
+ * no address has to fault at the branch: that is for the semantics. */
+const void *bt_on_jump(struct bt_vcpu *vcpu, uint64_t rip, struct bt_site *site)
+{
+    const struct x86_insn *in = &site->code->block->insn[site->last];
+    struct x86_cpu *cpu = &vcpu->soft.cpu;
+    struct bt_code *code;
+
+    if (in->mnemonic == ZYDIS_MNEMONIC_CALL || !x86_canonical(rip))
+        return bt_on_callout(vcpu, site);
+    cpu->counters.resolves++;
+    if (in->mnemonic == ZYDIS_MNEMONIC_RET)
+        cpu->gpr[RSP] = (cpu->gpr[RSP] + in->opsize + (in->shape == SHAPE_I ? in->imm : 0)) & address_mask(cpu);
+    come_out(vcpu, rip);
+    code = find(vcpu);
+    if (!code)
+        return leave(vcpu, SOFT_GO_ON);
+    bt_learn_jump(vcpu, cpu->rip, code);
+    go_in(vcpu, code->page_offset);
+    return bt_host(vcpu, code->entry_m);
+}
+
 const void *bt_on_vectors(struct bt_vcpu *vcpu, struct bt_code *code)
 {
     struct x86_cpu *cpu = &vcpu->soft.cpu;
@@ -257,8 +295,7 @@ const void *bt_on_vectors(struct bt_vcpu *vcpu, struct bt_code *code)
 
     vcpu->frame.level = vectors_allowed(cpu);
     if (vcpu->frame.level >= code->vectors) {
-        vcpu->frame.resume = (uint64_t)bt_host(vcpu, code->entry_m);
-        return bt_host(vcpu, vcpu->thunk.load_vectors);
+        return with_vectors(vcpu, bt_host(vcpu, code->entry_m));
     }
     come_out(vcpu, cpu->rip + code->page_offset);
     if (!has_room(vcpu, block))

@@ -136,6 +136,8 @@ static uint32_t emit_monitor_call(struct emit *e, const void *function, unsigned
     uint32_t here = emit_here(e);
 
     emit_spill(e);
+    emit_rm(e, false, 0x0fb6, H_RAX, H_FRAME, FRAME_NEAR(vectors)); /* movzx */
+    emit_rm(e, false, 0x88, H_RAX, H_FRAME, FRAME_BT(level));
     emit_save_vectors(e);
     emit_store(e, H_FRAME, FRAME_BT(sp), H_RSP);
     emit_load(e, H_RSP, H_FRAME, FRAME_BT(host_sp));
@@ -151,7 +153,7 @@ static uint32_t emit_monitor_call(struct emit *e, const void *function, unsigned
 
 /* S0 = linear address in the stack. Makes its page the stack's TLB entry if the soft TLB allows it to be written. CF:
  * it does not, or that page is the stack's already. */
-static uint32_t emit_stack_miss(struct emit *e)
+static uint32_t emit_stack_miss(struct emit *e, const struct bt_thunks *thunk)
 {
     uint32_t here = emit_here(e), fail[2];
 
@@ -167,25 +169,9 @@ static uint32_t emit_stack_miss(struct emit *e)
     emit_load(e, H_S0, H_S1, (int32_t)offsetof(struct x86_tlb_entry, host));
     emit_store(e, H_FRAME, FRAME_NEAR(stack_host), H_S0);
     emit_store(e, H_FRAME, FRAME_TLB(stack.host), H_S0);
-    emit_bytes(e, "\xf8\xc3", 2); /* clc; ret */
-    emit_patch(e, fail[0], emit_here(e));
-    emit_patch(e, fail[1], emit_here(e));
-    emit_bytes(e, "\xf9\xc3", 2); /* stc; ret */
-    return here;
-}
-
-/* S0 = key, S1 = offset of its slot in the jump table, of which the first way is another's. S1 becomes the second
- * way's. CF: that is another's too. */
-static uint32_t emit_jump_miss(struct emit *e)
-{
-    uint32_t here = emit_here(e), miss;
-
-    emit_imm(e, false, IMM_XOR, H_S1, BT_JUMP_WAY);
-    emit_jump_table(e, OP_CMP, true, H_S0, offsetof(struct bt_jump, key));
-    miss = emit_jump(e, CC_NE);
-    emit_bytes(e, "\xf8\xc3", 2); /* clc; ret */
-    emit_patch(e, miss, emit_here(e));
-    emit_bytes(e, "\xf9\xc3", 2); /* stc; ret */
+    emit_jump_to(e, CC_ALWAYS, thunk->yes);
+    emit_patch(e, fail[0], thunk->no);
+    emit_patch(e, fail[1], thunk->no);
     return here;
 }
 
@@ -204,7 +190,12 @@ void bt_make_thunks(struct bt_vcpu *vcpu)
     thunk->link = emit_monitor_call(&e, (const void *)bt_on_link, H_S1, H_S0);
     thunk->resolve = emit_monitor_call(&e, (const void *)bt_on_resolve, H_S0, H_S1);
     thunk->need_vectors = emit_monitor_call(&e, (const void *)bt_on_vectors, H_S0, H_S1);
-    thunk->stack_miss = emit_stack_miss(&e);
-    thunk->jump_miss = emit_jump_miss(&e);
+    thunk->yes = emit_here(&e);
+    emit_bytes(&e, "\xf8\xc3", 2); /* clc; ret */
+    thunk->no = emit_here(&e);
+    emit_bytes(&e, "\xf9\xc3", 2); /* stc; ret */
+    thunk->stack_miss = emit_stack_miss(&e, thunk);
+    thunk->tlb_miss = emit_monitor_call(&e, (const void *)bt_on_tlb_miss, H_S0, H_S1);
+    thunk->jump_miss = emit_monitor_call(&e, (const void *)bt_on_jump, H_S0, H_S1);
     thunk->end = (uint32_t)ALIGN_UP(emit_here(&e), 64);
 }

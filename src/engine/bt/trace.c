@@ -74,8 +74,7 @@ static const struct {
     FIELD(FRAME_CPU, soft.cpu, msr),
     FIELD(FRAME_CPU, soft.cpu, seg),
     FIELD(FRAME_SOFT, soft, wanted),
-    FIELD(FRAME_BT, frame, target),
-    NEAR(slot),
+    NEAR(target),
     FIELD(FRAME_BT, frame, budget),
     FIELD(FRAME_BT, frame, window),
     NEAR(tlb),
@@ -176,6 +175,7 @@ static void title(const struct translation *t, const struct mark *mark, char *te
     cold = &t->cold[mark->what - MARK_COLD];
     switch (cold->kind) {
     case COLD_SITE:
+    case COLD_ACCESS:
         snprintf(text, size, "(off the fast path: instructions %u-%u)", t->code->site[cold->index].first + 1,
                  t->code->site[cold->index].last + 1);
         break;

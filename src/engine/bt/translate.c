@@ -351,11 +351,11 @@ static void emit_push_memory(struct translation *t, unsigned i)
     bt_new_site(t, i, i, &index);
     load = bt_emit_check(t, &operand, index);
     emit_rm(&t->e, is_wide(t), OP_MOV, H_S0, H_S0, 0);
-    emit_store(&t->e, H_FRAME, FRAME_BT(target), H_S0);
+    emit_store(&t->e, H_FRAME, FRAME_NEAR(target), H_S0);
     bt_find_push(t, i, &push);
     bt_new_site(t, i, i, &index);
     store = bt_emit_check(t, &push, index);
-    emit_load(&t->e, H_S1, H_FRAME, FRAME_BT(target));
+    emit_load(&t->e, H_S1, H_FRAME, FRAME_NEAR(target));
     emit_rm(&t->e, is_wide(t), OP_MOV_STORE, H_S1, H_S0, 0);
     emit_lea(&t->e, is_wide(t), H_GSP, H_GSP, -(int32_t)word(t));
     load->after = store->after = emit_here(&t->e);
@@ -442,7 +442,7 @@ static void emit_call(struct translation *t, unsigned i, int32_t disp)
 }
 
 /* S1 = offset in the jump table of the entry for the address in S0, which becomes its key; what is not there goes to
- * the site, by way of the slot's other entry. */
+ * the site. */
 static void emit_table_lookup(struct translation *t, unsigned site)
 {
     struct cold *cold = bt_cold(t, COLD_JUMP, site);
@@ -457,17 +457,6 @@ static void emit_table_lookup(struct translation *t, unsigned site)
     emit_jump_table(e, OP_CMP, true, H_S0, offsetof(struct bt_jump, key));
     bt_cold_jump(t, cold, CC_NE);
     cold->back = emit_here(e);
-}
-
-/* To the entry at S1, of which S0 is the key. */
-static void emit_table_jump(struct translation *t, unsigned n) /* 4 JMP, 2 CALL */
-{
-    struct emit *e = &t->e;
-
-    emit_rm(e, true, OP_SUB, H_S0, H_FRAME, FRAME_NEAR(salt));
-    emit_imm(e, is_wide(t), IMM_AND, H_S0, (int32_t)PAGE_MASK);
-    emit_store(e, H_FRAME, FRAME_CPU(rip), H_S0);
-    emit_jump_table(e, 0xff, false, n, offsetof(struct bt_jump, entry));
 }
 
 static void emit_events(struct translation *t, struct cold *cold)
@@ -499,14 +488,10 @@ static void emit_ret(struct translation *t, unsigned i, int32_t disp)
     emit_lea(e, is_wide(t), H_GSP, H_GSP, (int32_t)((int64_t)word(t) + extra));
     emit8(e, 0xc3);
     emit_patch(e, miss, emit_here(e));
-    if (extra) {
-        bt_cold_jump(t, cold, CC_ALWAYS);
-        return;
-    }
     emit_events(t, cold);
     emit_table_lookup(t, index);
-    emit_lea(e, is_wide(t), H_GSP, H_GSP, (int32_t)word(t));
-    emit_table_jump(t, 4);
+    emit_lea(e, is_wide(t), H_GSP, H_GSP, (int32_t)((int64_t)word(t) + extra));
+    emit_table_jump(e, 4);
 }
 
 /* S0 = the target of an indirect branch; flags: in the frame. */
@@ -545,7 +530,7 @@ static void emit_jmp_indirect(struct translation *t, unsigned i)
     cold = bt_cold(t, COLD_SITE, index);
     emit_events(t, cold);
     emit_table_lookup(t, index);
-    emit_table_jump(t, 4);
+    emit_table_jump(&t->e, 4);
 }
 
 /* Nothing changes before both the target is known and the push is sure: until then the semantics can do it all. */
@@ -560,14 +545,14 @@ static void emit_call_indirect(struct translation *t, unsigned i)
     bt_new_site(t, i, i, &index)->end = true;
     emit_table_lookup(t, index);
     emit_store(e, H_FRAME, FRAME_NEAR(slot), H_S1);
-    emit_store(e, H_FRAME, FRAME_BT(target), H_S0);
+    emit_store(e, H_FRAME, FRAME_NEAR(target), H_S0);
     bt_find_push(t, i, &push);
     bt_new_site(t, i, i, &index)->end = true;
     cold = bt_emit_check(t, &push, index);
     emit_call_tail(t, i, 0);
-    emit_load(e, H_S0, H_FRAME, FRAME_BT(target));
+    emit_load(e, H_S0, H_FRAME, FRAME_NEAR(target));
     emit_load(e, H_S1, H_FRAME, FRAME_NEAR(slot));
-    emit_table_jump(t, 2);
+    emit_table_jump(e, 2);
     emit_after_call(t, i);
     cold->after = emit_here(e);
 }

@@ -42,6 +42,7 @@ struct group {
 struct cold {
     enum {
         COLD_SITE,
+        COLD_ACCESS,
         COLD_STACK,
         COLD_EDGE,
         COLD_VECTORS,

@@ -204,7 +204,9 @@ bool code_may_be_in(const struct soft_vcpu *vcpu, gpa_t gpa, uint64_t len)
 
 bool code_watched(const struct soft_vcpu *vcpu, gpa_t page)
 {
-    return find_page(&vcpu->code, page) != NULL;
+    const struct code_cache *code = &vcpu->code;
+
+    return atomic_load_explicit(&code->watched[watch_slot(page)], memory_order_relaxed) && find_page(code, page);
 }
 
 static void free_list(struct code_cache *code, struct block *block)
