@@ -15,8 +15,8 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#define WRITERS  4
-#define ROOM     20000u
+#define WRITERS   4
+#define ROOM      20000u
 #define NAME_MAX_ 512
 
 /* A record's bytes and length follow from its number. */

@@ -4,8 +4,14 @@
 #include "device/virtio/net.h"
 
 enum { RX, TX, CONTROL };
-#define MERGE BIT(15)
-#define CSUM  BIT(0)
+#define MERGE          BIT(15)
+#define CSUM           BIT(0)
+#define GUEST_CSUM     BIT(1)
+#define GUEST_OFFLOADS BIT(2)
+#define GUEST_TSO4     BIT(7)
+#define GUEST_TSO6     BIT(8)
+#define HOST_TSO4      BIT(11)
+#define CONTROL_VQ     BIT(17)
 
 struct net_test {
     struct vg g;
@@ -13,7 +19,9 @@ struct net_test {
     struct virtio_net *card;
     uint8_t sent[NET_FRAME_MAX];
     size_t sent_len;
-    unsigned frames, ready;
+    struct net_offload offload; /* of the frame */
+    unsigned frames, ready, takes;
+    bool full;
 };
 
 static struct net_test *test_of(struct net *net)
@@ -30,13 +38,25 @@ static void stop(struct net *net)
 {
 }
 
-static void send_frame(struct net *net, const uint8_t *frame, size_t len)
+static bool send_frame(struct net *net, const struct iovec *iov, unsigned count, const struct net_offload *offload)
 {
     struct net_test *t = test_of(net);
 
-    memcpy(t->sent, frame, len);
-    t->sent_len = len;
+    if (t->full)
+        return false;
+    t->sent_len = 0;
+    for (unsigned i = 0; i < count; t->sent_len += iov[i++].iov_len)
+        memcpy(t->sent + t->sent_len, iov[i].iov_base, iov[i].iov_len);
+    t->offload = *offload;
+    if (offload->flags & NET_NEEDS_CSUM)
+        net_fill_checksum(t->sent, t->sent_len, offload);
     t->frames++;
+    return true;
+}
+
+static void set_takes(struct net *net, unsigned takes)
+{
+    test_of(net)->takes = takes;
 }
 
 static void ready(struct net *net)
@@ -44,14 +64,14 @@ static void ready(struct net *net)
     test_of(net)->ready++;
 }
 
-static const struct net_ops ops = {start, stop, send_frame, ready, stop};
+static const struct net_ops ops = {start, stop, send_frame, set_takes, ready, stop};
 
 static int setup(void **state)
 {
     struct net_test *t = calloc(1, sizeof(*t));
 
     vg_open(&t->g);
-    t->net = (struct net){.ops = &ops, .mtu = 1500};
+    t->net = (struct net){.ops = &ops, .mtu = 1500, .gives = NET_TAKES_CSUM | NET_TAKES_TCP4};
     t->card = virtio_net_new(t->g.host, t->g.mem, &t->net, (const uint8_t *)"\x02\x01\x02\x03\x04\x05", NULL);
     assert_non_null(t->card);
     vg_enable(&t->g);
@@ -75,7 +95,7 @@ static bool receive(struct net_test *t, size_t len)
 
     for (size_t i = 0; i < len; i++)
         frame[i] = (uint8_t)(i * 3);
-    return t->net.client.receive(t->net.client.opaque, frame, len);
+    return t->net.client.receive(t->net.client.opaque, frame, len, &t->offload);
 }
 
 static void test_config(void **state)
@@ -226,12 +246,145 @@ static void test_control(void **state)
     }
 }
 
+/* A command of the control queue with its data; its answer. */
+static unsigned control(struct vg *g, uint8_t class, uint8_t command, const void *data, uint32_t len)
+{
+    const struct vg_buffer b[] = {{VG_DATA, 2, 0}, {VG_DATA + 16, len, 0}, {VG_DATA + 32, 1, VG_WRITE}};
+
+    *vg_ram(g, VG_DATA) = class;
+    *vg_ram(g, VG_DATA + 1) = command;
+    memcpy(vg_ram(g, VG_DATA + 16), data, len);
+    *vg_ram(g, VG_DATA + 32) = 0xee;
+    vg_add(g, CONTROL, b, 3);
+    vg_kick(g, CONTROL);
+    assert_int_equal(vg_used(g, CONTROL, 3), 1);
+    return *vg_ram(g, VG_DATA + 32);
+}
+
+static void test_mac(void **state)
+{
+    struct net_test *t = *state;
+
+    vg_start(&t->g, CONTROL_VQ, 3);
+    assert_int_equal(control(&t->g, 1, 1, "\x02\x11\x12\x13\x14\x15", 6), 0);
+    assert_int_equal(vg_get(&t->g, 0x2000, 1), 2);
+    assert_int_equal(vg_get(&t->g, 0x2005, 1), 0x15);
+    assert_int_equal(control(&t->g, 1, 1, "\x02\x11\x12\x13\x14", 5), 1);
+    assert_int_equal(control(&t->g, 1, 2, "\x02\x11\x12\x13\x14\x15", 6), 1);
+    vg_start(&t->g, 0, 3); /* after a reset */
+    assert_int_equal(vg_get(&t->g, 0x2005, 1), 5);
+}
+
+/* What is left to the driver: what the backend gives and the driver takes, until a command changes it. */
+static void test_guest_offloads(void **state)
+{
+    struct net_test *t = *state;
+    struct vg *g = &t->g;
+    const struct vg_buffer b = {VG_DATA + 64, 1500, VG_WRITE};
+    const uint64_t one = GUEST_CSUM, bad = GUEST_CSUM | GUEST_TSO6, none = 0;
+
+    vg_start(g, GUEST_CSUM | GUEST_TSO4 | GUEST_OFFLOADS, 3);
+    assert_int_equal(t->takes, NET_TAKES_CSUM | NET_TAKES_TCP4);
+    t->offload = (struct net_offload){.flags = NET_NEEDS_CSUM, .gso_type = NET_GSO_TCP4, .gso_size = 1000};
+    vg_add(g, RX, &b, 1);
+    assert_true(receive(t, 1400));
+    assert_int_equal(vg_used(g, RX, 1), 1412);
+    assert_memory_equal(vg_ram(g, VG_DATA + 64), &t->offload, sizeof(t->offload));
+    assert_int_equal(control(g, 5, 0, &one, 8), 0);
+    assert_int_equal(t->takes, NET_TAKES_CSUM);
+    assert_int_equal(control(g, 5, 0, &bad, 8), 1); /* not negotiated */
+    assert_int_equal(control(g, 5, 0, &one, 7), 1);
+    assert_int_equal(control(g, 5, 1, &one, 8), 1);
+    assert_int_equal(control(g, 5, 0, &none, 8), 0);
+    assert_int_equal(t->takes, 0);
+    vg_add(g, RX, &b, 1);
+    assert_true(receive(t, 1400));
+    assert_int_equal(vg_used(g, RX, 1), 1412);
+    assert_int_equal(*vg_ram(g, VG_DATA + 64), 0);
+    vg_start(g, GUEST_TSO4, 3); /* without checksums there are no segments */
+    assert_int_equal(t->takes, 0);
+}
+
+static void offer(struct vg *g, const struct net_offload *offload, uint32_t len)
+{
+    const struct vg_buffer b = {VG_DATA, 12 + len, 0};
+
+    memset(vg_ram(g, VG_DATA), 0, 12);
+    memcpy(vg_ram(g, VG_DATA), offload, sizeof(*offload));
+    vg_add(g, TX, &b, 1);
+    vg_kick(g, TX);
+}
+
+/* Packets that the card is to cut go to the backend with what that takes; those that were not negotiated go nowhere. */
+static void test_host_offloads(void **state)
+{
+    struct net_test *t = *state;
+    struct vg *g = &t->g;
+    const struct net_offload four = {NET_NEEDS_CSUM, NET_GSO_TCP4, 54, 1448, 34, 16};
+    static const struct net_offload bad[] = {
+        {NET_NEEDS_CSUM, NET_GSO_TCP6, 54, 1448, 34, 16}, /* not negotiated */
+        {NET_NEEDS_CSUM, 3, 54, 1448, 34, 16},            /* UDP */
+        {NET_NEEDS_CSUM, NET_GSO_TCP4, 54, 0, 34, 16},
+        {0, NET_GSO_TCP4, 54, 1448, 34, 16},
+        {NET_NEEDS_CSUM, NET_GSO_TCP4 | NET_GSO_ECN, 54, 1448, 34, 16},
+    };
+
+    vg_start(g, CSUM | HOST_TSO4, 3);
+    offer(g, &four, 60000);
+    assert_int_equal(vg_used(g, TX, 1), 0);
+    assert_int_equal(t->frames, 1);
+    assert_int_equal(t->sent_len, 60000);
+    assert_memory_equal(&t->offload, &four, sizeof(four));
+    offer(g, &four, NET_FRAME_MAX + 1);
+    assert_int_equal(vg_used(g, TX, 1), 0);
+    for (unsigned i = 0; i < ARRAY_SIZE(bad); i++) {
+        offer(g, &bad[i], 1000);
+        assert_int_equal(vg_used(g, TX, 1), 0);
+    }
+    assert_int_equal(t->frames, 1);
+    vg_start(g, 0, 3); /* nothing negotiated: flags mean nothing */
+    offer(g, &(const struct net_offload){.flags = NET_NEEDS_CSUM, .csum_start = 20}, 1000);
+    assert_int_equal(t->frames, 2);
+    assert_int_equal(t->offload.flags, 0);
+}
+
+/* A backend without room: frames stay in the queue until it has some, and none is lost or sent twice. */
+static void test_no_room(void **state)
+{
+    struct net_test *t = *state;
+    struct vg *g = &t->g;
+    const struct vg_buffer b[] = {{VG_DATA, 12, 0}, {VG_DATA + 12, 60, 0}};
+
+    for (unsigned packed = 0; packed < 2; packed++) {
+        vg_start(g, packed ? VG_PACKED : 0, 3);
+        memset(vg_ram(g, VG_DATA), 0, 72);
+        t->frames = 0;
+        t->full = true;
+        for (unsigned i = 0; i < 4; i++) {
+            vg_add(g, TX, b, 2);
+            vg_kick(g, TX);
+            assert_int_equal(vg_used(g, TX, 2), -1);
+        }
+        t->net.client.writable(t->net.client.opaque);
+        assert_int_equal(vg_used(g, TX, 2), -1);
+        t->full = false;
+        t->net.client.writable(t->net.client.opaque);
+        assert_int_equal(t->frames, 4);
+        for (unsigned i = 0; i < 4; i++)
+            assert_int_equal(vg_used(g, TX, 2), 0);
+        assert_int_equal(vg_used(g, TX, 2), -1);
+        t->net.client.writable(t->net.client.opaque);
+        assert_int_equal(t->frames, 4);
+    }
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        TEST(test_config),  TEST(test_send),   TEST(test_checksum), TEST(test_not_sent),
-        TEST(test_receive), TEST(test_merged), TEST(test_control),
+        TEST(test_config),         TEST(test_send),          TEST(test_checksum), TEST(test_not_sent),
+        TEST(test_receive),        TEST(test_merged),        TEST(test_control),  TEST(test_mac),
+        TEST(test_guest_offloads), TEST(test_host_offloads), TEST(test_no_room),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

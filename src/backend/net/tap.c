@@ -1,6 +1,8 @@
 /*
  * backend/net/tap.c: a tap interface of the host's, made and set up by the
- * administrator (`ip tuntap add NAME mode tap user WHO`).
+ * administrator (`ip tuntap add NAME mode tap user WHO`). Each frame has struct
+ * net_offload in front of it, in both directions: the host's kernel takes and
+ * gives packets that are not yet cut into segments.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -13,10 +15,15 @@
 #include <sys/eventfd.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
+#include <sys/uio.h>
 #include <unistd.h>
 
 #include "backend/net/net.h"
 #include "base/lock.h"
+
+#define PARTS_MAX 256 /* of a frame to be sent */
+
+_Static_assert(sizeof(struct net_offload) == 10, "as the kernel has it in front of frames");
 
 struct tap {
     struct net net;
@@ -39,6 +46,8 @@ static void *run(void *opaque)
 {
     struct tap *tap = opaque;
     uint8_t frame[NET_FRAME_MAX];
+    struct net_offload offload;
+    const struct iovec parts[] = {{&offload, sizeof(offload)}, {frame, sizeof(frame)}};
     ssize_t len = 0;
     uint64_t count;
 
@@ -49,11 +58,13 @@ static void *run(void *opaque)
             continue;
         if (fds[0].revents && read(tap->wake_fd, &count, sizeof(count)) < 0)
             continue;
-        if (fds[1].revents)
-            len = MAX(read(tap->fd, frame, sizeof(frame)), 0);
+        if (fds[1].revents) {
+            len = readv(tap->fd, parts, 2);
+            len = len > (ssize_t)sizeof(offload) ? len - (ssize_t)sizeof(offload) : 0;
+        }
         if (fds[1].revents & (POLLERR | POLLHUP | POLLNVAL)) /* the interface is gone */
             break;
-        if (len && tap->net.client.receive(tap->net.client.opaque, frame, (size_t)len))
+        if (len && tap->net.client.receive(tap->net.client.opaque, frame, (size_t)len, &offload))
             len = 0;
     }
     return NULL;
@@ -86,10 +97,37 @@ static void tap_stop(struct net *net)
 }
 
 /* Not blocking: when its queue is full the frame is lost, as on a wire. */
-static void tap_send(struct net *net, const uint8_t *frame, size_t len)
+static bool tap_send(struct net *net, const struct iovec *iov, unsigned count, const struct net_offload *offload)
 {
-    while (write(container_of(net, struct tap, net)->fd, frame, len) < 0 && errno == EINTR)
+    struct iovec parts[PARTS_MAX + 1];
+
+    if (count > PARTS_MAX)
+        return true;
+    parts[0] = (struct iovec){(void *)(uintptr_t)offload, sizeof(*offload)};
+    memcpy(parts + 1, iov, count * sizeof(*iov));
+    while (writev(container_of(net, struct tap, net)->fd, parts, (int)count + 1) < 0 && errno == EINTR)
         ;
+    return true;
+}
+
+static const struct {
+    unsigned takes, tun;
+} offloads[] = {
+    {NET_TAKES_CSUM, TUN_F_CSUM},
+    {NET_TAKES_TCP4, TUN_F_TSO4},
+    {NET_TAKES_TCP6, TUN_F_TSO6},
+    {NET_TAKES_ECN, TUN_F_TSO_ECN},
+};
+
+/* If the kernel refuses, it goes on to finish frames itself. */
+static void tap_set_takes(struct net *net, unsigned takes)
+{
+    unsigned flags = 0;
+
+    for (unsigned i = 0; i < ARRAY_SIZE(offloads); i++)
+        if (takes & offloads[i].takes)
+            flags |= offloads[i].tun;
+    ioctl(container_of(net, struct tap, net)->fd, TUNSETOFFLOAD, flags);
 }
 
 static void tap_ready(struct net *net)
@@ -109,7 +147,7 @@ static void tap_free(struct net *net)
     free(tap);
 }
 
-static const struct net_ops ops = {tap_start, tap_stop, tap_send, tap_ready, tap_free};
+static const struct net_ops ops = {tap_start, tap_stop, tap_send, tap_set_takes, tap_ready, tap_free};
 
 static int interface_mtu(const char *name)
 {
@@ -127,7 +165,7 @@ static int interface_mtu(const char *name)
 
 struct net *net_tap_new(const char *name, struct error *err)
 {
-    struct ifreq request = {.ifr_flags = IFF_TAP | IFF_NO_PI};
+    struct ifreq request = {.ifr_flags = IFF_TAP | IFF_NO_PI | IFF_VNET_HDR};
     struct tap *tap = calloc(1, sizeof(*tap));
 
     if (!tap || strlen(name) >= sizeof(request.ifr_name)) {
@@ -136,7 +174,11 @@ struct net *net_tap_new(const char *name, struct error *err)
         return NULL;
     }
     memcpy(request.ifr_name, name, strlen(name));
-    tap->net = (struct net){.ops = &ops, .mtu = (uint16_t)interface_mtu(name)};
+    tap->net = (struct net){
+        .ops = &ops,
+        .mtu = (uint16_t)interface_mtu(name),
+        .gives = NET_TAKES_CSUM | NET_TAKES_TCP4 | NET_TAKES_TCP6 | NET_TAKES_ECN,
+    };
     tap->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     tap->fd = open("/dev/net/tun", O_RDWR | O_CLOEXEC | O_NONBLOCK);
     if (tap->wake_fd >= 0 && tap->fd >= 0 && ioctl(tap->fd, TUNSETIFF, &request) == 0)

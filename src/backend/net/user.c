@@ -3,8 +3,12 @@
  * connections here and makes them anew with the host's sockets.
  *
  * libslirp knows no threads: all of it runs in ours. Frames from the guest wait
- * in a list for it; a frame for which the guest has no room waits too, and
- * until it is taken nothing more is read from the sockets.
+ * in a list for it, with the checksum still to be filled in; a frame for which
+ * the guest has no room waits too, and until it is taken nothing more is read
+ * from the sockets.
+ *
+ * A TCP packet that the guest leaves to be cut into segments stays whole: what
+ * is behind libslirp are streams. (IPv6 packets it compares with its MTU.)
  */
 #include <arpa/inet.h>
 #include <errno.h>
@@ -21,12 +25,13 @@
 #include "base/lock.h"
 #include "base/log.h"
 
-#define WAITING_MAX MIB(4) /* bytes in each direction's list; more is dropped, as a full card would */
-#define MTU         65521  /* the largest libslirp takes: fewer, larger segments */
+#define WAITING_MAX MIB(4) /* bytes in each direction's list */
+#define MTU         16384  /* larger than what fits into a window of 64 KiB several times, TCP stalls */
 #define NS_PER_MS   1000000
 
 struct frame {
     struct frame *next;
+    struct net_offload offload;
     size_t len;
     uint8_t data[];
 };
@@ -51,8 +56,9 @@ struct user {
     pthread_t thread;
     bool started;
 
-    struct lock lock; /* from_guest, stopping */
+    struct lock lock; /* from_guest, refused, stopping */
     struct list from_guest;
+    bool refused; /* a frame: the client is to be told when there is room */
     bool stopping;
 
     /* The thread's own. */
@@ -60,6 +66,7 @@ struct user {
     struct slirp_timer *timers;
     struct pollfd *fds;
     unsigned fd_count, fd_room;
+    uint8_t segment[NET_FRAME_MAX];
 };
 
 /* --- lists of frames ------------------------------------------------------------------------- */
@@ -71,18 +78,19 @@ static void list_init(struct list *list)
     list->bytes = 0;
 }
 
-static void list_add(struct list *list, const uint8_t *data, size_t len)
+/* A frame at the list's end, its bytes not yet there. NULL: no room. */
+static struct frame *list_add(struct list *list, size_t len)
 {
     struct frame *frame = list->bytes + len <= WAITING_MAX ? malloc(sizeof(*frame) + len) : NULL;
 
     if (!frame)
-        return;
+        return NULL;
     frame->next = NULL;
     frame->len = len;
-    memcpy(frame->data, data, len);
     *list->last = frame;
     list->last = &frame->next;
     list->bytes += len;
+    return frame;
 }
 
 static void list_drop(struct list *list)
@@ -98,12 +106,18 @@ static void list_drop(struct list *list)
 
 /* --- what libslirp asks for -------------------------------------------------------------------- */
 
+static const struct net_offload ready_made = {.flags = NET_CSUM_VALID};
+
 static ssize_t on_packet(const void *data, size_t len, void *opaque)
 {
     struct user *user = opaque;
+    struct frame *frame;
 
-    if (user->to_guest.first || !user->net.client.receive(user->net.client.opaque, data, len))
-        list_add(&user->to_guest, data, len);
+    if (!user->to_guest.first && user->net.client.receive(user->net.client.opaque, data, len, &ready_made))
+        return (ssize_t)len;
+    frame = list_add(&user->to_guest, len);
+    if (frame)
+        memcpy(frame->data, data, len);
     return (ssize_t)len;
 }
 
@@ -237,26 +251,56 @@ static void run_timers(struct user *user)
     }
 }
 
+static void input(void *opaque, const uint8_t *frame, size_t len)
+{
+    slirp_input(((struct user *)opaque)->slirp, frame, (int)len);
+}
+
+static void take_frame(struct user *user, struct frame *frame)
+{
+    const struct net_offload *offload = &frame->offload;
+
+    if ((offload->gso_type & ~NET_GSO_ECN) == NET_GSO_TCP6 && frame->len > NET_HEADER + MTU) {
+        net_segment(frame->data, frame->len, offload, user->segment, input, user);
+        return;
+    }
+    if (offload->flags & NET_NEEDS_CSUM)
+        net_fill_checksum(frame->data, frame->len, offload);
+    input(user, frame->data, frame->len);
+}
+
+/* The next frame from the guest; NULL: none. */
+static struct frame *next_frame(struct user *user, bool *stopping)
+{
+    struct frame *frame;
+    bool room;
+
+    lock_take(&user->lock);
+    frame = user->from_guest.first;
+    *stopping = user->stopping;
+    if (frame) {
+        user->from_guest.first = frame->next;
+        user->from_guest.bytes -= frame->len;
+        if (!frame->next)
+            user->from_guest.last = &user->from_guest.first;
+    }
+    room = user->refused && user->from_guest.bytes <= WAITING_MAX / 2;
+    if (room)
+        user->refused = false;
+    lock_drop(&user->lock);
+    if (room && !*stopping)
+        user->net.client.writable(user->net.client.opaque);
+    return frame;
+}
+
 /* False: it is time to stop. */
 static bool take_frames(struct user *user)
 {
     struct frame *frame;
     bool stopping;
 
-    for (;;) {
-        lock_take(&user->lock);
-        frame = user->from_guest.first;
-        stopping = user->stopping;
-        if (frame) {
-            user->from_guest.first = frame->next;
-            user->from_guest.bytes -= frame->len;
-            if (!frame->next)
-                user->from_guest.last = &user->from_guest.first;
-        }
-        lock_drop(&user->lock);
-        if (!frame || stopping)
-            break;
-        slirp_input(user->slirp, frame->data, (int)frame->len);
+    while ((frame = next_frame(user, &stopping)) && !stopping) {
+        take_frame(user, frame);
         free(frame);
     }
     free(frame);
@@ -267,7 +311,8 @@ static void deliver_waiting(struct user *user)
 {
     struct frame *frame;
 
-    while ((frame = user->to_guest.first) && user->net.client.receive(user->net.client.opaque, frame->data, frame->len))
+    while ((frame = user->to_guest.first) &&
+           user->net.client.receive(user->net.client.opaque, frame->data, frame->len, &ready_made))
         list_drop(&user->to_guest);
 }
 
@@ -334,17 +379,35 @@ static void user_stop(struct net *net)
     user->started = false;
 }
 
-static void user_send(struct net *net, const uint8_t *frame, size_t len)
+static bool user_send(struct net *net, const struct iovec *iov, unsigned count, const struct net_offload *offload)
 {
     struct user *user = container_of(net, struct user, net);
+    struct frame *frame;
+    size_t len = 0;
     bool first;
 
+    for (unsigned i = 0; i < count; i++)
+        len += iov[i].iov_len;
     lock_take(&user->lock);
     first = !user->from_guest.first;
-    list_add(&user->from_guest, frame, len);
+    frame = list_add(&user->from_guest, len);
+    if (frame) {
+        uint8_t *to = frame->data;
+
+        frame->offload = *offload;
+        for (unsigned i = 0; i < count; to += iov[i++].iov_len)
+            memcpy(to, iov[i].iov_base, iov[i].iov_len);
+    }
+    user->refused |= !frame;
     lock_drop(&user->lock);
     if (first) /* else the thread has been woken and not yet been there */
         wake(user);
+    return frame;
+}
+
+/* All that comes from libslirp is complete. */
+static void user_set_takes(struct net *net, unsigned takes)
+{
 }
 
 static void user_ready(struct net *net)
@@ -370,7 +433,7 @@ static void user_free(struct net *net)
     free(user);
 }
 
-static const struct net_ops ops = {user_start, user_stop, user_send, user_ready, user_free};
+static const struct net_ops ops = {user_start, user_stop, user_send, user_set_takes, user_ready, user_free};
 
 static struct in_addr address(uint32_t value)
 {

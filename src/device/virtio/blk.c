@@ -144,27 +144,6 @@ static bool in_disk(const struct virtio_blk *blk, uint64_t sector, uint64_t sect
     return sector <= all && sectors <= all - sector;
 }
 
-/* The bytes [skip, skip + len) of the segments. */
-static unsigned fill_iov(struct iovec *iov, const struct virtq_segment *segment, unsigned count, uint64_t skip,
-                         uint64_t len)
-{
-    unsigned n = 0;
-
-    for (; count && len; segment++, count--) {
-        uint64_t piece;
-
-        if (skip >= segment->len) {
-            skip -= segment->len;
-            continue;
-        }
-        piece = MIN(len, segment->len - skip);
-        iov[n++] = (struct iovec){segment->host + skip, piece};
-        len -= piece;
-        skip = 0;
-    }
-    return n;
-}
-
 static int transfer(struct virtio_blk *blk, struct blk_request *request, const struct blk_header *header)
 {
     const struct virtq_chain *chain = &request->chain;
@@ -177,9 +156,9 @@ static int transfer(struct virtio_blk *blk, struct blk_request *request, const s
     if (!len)
         return S_OK;
     if (write) {
-        request->block.iov_count = fill_iov(request->iov, chain->segment, chain->readable, sizeof(*header), len);
+        request->block.iov_count = virtq_readable_iov(chain, sizeof(*header), len, request->iov);
     } else {
-        request->block.iov_count = fill_iov(request->iov, chain->segment + chain->readable, chain->writable, 0, len);
+        request->block.iov_count = virtq_writable_iov(chain, 0, len, request->iov);
         request->written = len;
     }
     return submit(blk, request, write ? BLOCK_WRITE : BLOCK_READ, header->sector * BLOCK_SECTOR, len);

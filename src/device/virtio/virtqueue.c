@@ -408,3 +408,33 @@ uint64_t virtq_write(const struct virtq_chain *chain, uint64_t offset, const voi
 {
     return copy(chain->segment + chain->readable, chain->writable, offset, (uint8_t *)(uintptr_t)data, len, true);
 }
+
+static unsigned fill_iov(const struct virtq_segment *segment, unsigned count, uint64_t offset, uint64_t len,
+                         struct iovec *iov)
+{
+    unsigned n = 0;
+
+    for (; count && len; segment++, count--) {
+        uint64_t piece;
+
+        if (offset >= segment->len) {
+            offset -= segment->len;
+            continue;
+        }
+        piece = MIN(len, segment->len - offset);
+        iov[n++] = (struct iovec){segment->host + offset, piece};
+        len -= piece;
+        offset = 0;
+    }
+    return n;
+}
+
+unsigned virtq_readable_iov(const struct virtq_chain *chain, uint64_t offset, uint64_t len, struct iovec *iov)
+{
+    return fill_iov(chain->segment, chain->readable, offset, len, iov);
+}
+
+unsigned virtq_writable_iov(const struct virtq_chain *chain, uint64_t offset, uint64_t len, struct iovec *iov)
+{
+    return fill_iov(chain->segment + chain->readable, chain->writable, offset, len, iov);
+}

@@ -9,6 +9,8 @@
 #ifndef DEVICE_VIRTIO_VIRTQUEUE_H
 #define DEVICE_VIRTIO_VIRTQUEUE_H
 
+#include <sys/uio.h>
+
 #include "base/types.h"
 #include "mem/mem.h"
 
@@ -73,5 +75,10 @@ bool virtq_ask_notification(struct virtq *queue);
  * many. */
 uint64_t virtq_read(const struct virtq_chain *chain, uint64_t offset, void *data, uint64_t len);
 uint64_t virtq_write(const struct virtq_chain *chain, uint64_t offset, const void *data, uint64_t len);
+
+/* The bytes [offset, offset + len) of what the device reads, or writes, as a vector. Returns how many parts it has, at
+ * most VIRTQ_SEGMENT_MAX. */
+unsigned virtq_readable_iov(const struct virtq_chain *chain, uint64_t offset, uint64_t len, struct iovec *iov);
+unsigned virtq_writable_iov(const struct virtq_chain *chain, uint64_t offset, uint64_t len, struct iovec *iov);
 
 #endif
