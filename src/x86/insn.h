@@ -41,7 +41,7 @@ enum x86_insn_flags {
     INSN_LOCK = 1 << 0,
     INSN_REP = 1 << 1,   /* F3 */
     INSN_REPNE = 1 << 2, /* F2 */
-    INSN_END = 1 << 3,   /* ends a block: may jump, change mode, or what interrupts look at */
+    INSN_END = 1 << 3,   /* ends a block: may jump, change mode, or what interrupts look at; or serialises */
     INSN_VEX = 1 << 4,
     INSN_VEX_L = 1 << 5,       /* 256 bits */
     INSN_CONDITIONAL = 1 << 6, /* Jcc: a block may go on behind it */

@@ -11,7 +11,8 @@ while read -r name end; do
     image=${name%%/*}
     test=${name#*/}
     echo "$name" | grep -q -- "$filter" || continue
-    timeout 8 qemu-system-x86_64 -accel tcg -cpu max -m 64 -kernel "$dir/$image.elf" -append "$test" -no-reboot \
+    case $test in smp_*) cpus=4 ;; *) cpus=1 ;; esac
+    timeout 8 qemu-system-x86_64 -accel tcg -cpu max -m 64 -smp $cpus -kernel "$dir/$image.elf" -append "$test" -no-reboot \
         -device isa-debug-exit,iobase=0xf4,iosize=0x04 -serial stdio -display none -monitor none \
         -nodefaults </dev/null >"$out" 2>&1
     status=$?

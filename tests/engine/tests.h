@@ -258,16 +258,28 @@ enum { STATUS_PASS, STATUS_FAIL, STATUS_SKIP };
     X(window_gate_types, EXIT)              \
     X(window_hlt_timer, EXIT)               \
     X(window_rep_string, EXIT) \
-    X(smp_start, EXIT) \
-    X(smp_init_running, EXIT) \
-    X(smp_messages, EXIT) \
-    X(smp_messages_x2apic, EXIT) \
-    X(smp_logical, EXIT) \
-    X(smp_logical_x2apic, EXIT) \
-    X(smp_nmi, EXIT) \
-    X(smp_wake_ups, EXIT) \
-    X(smp_ipi_storm, EXIT) \
-    X(smp_tsc, EXIT)
+    X(smp_start, EXIT)                      \
+    X(smp_init_running, EXIT)               \
+    X(smp_messages, EXIT)                   \
+    X(smp_messages_x2apic, EXIT)            \
+    X(smp_logical, EXIT)                    \
+    X(smp_logical_x2apic, EXIT)             \
+    X(smp_nmi, EXIT)                        \
+    X(smp_wake_ups, EXIT)                   \
+    X(smp_ipi_storm, EXIT)                  \
+    X(smp_tsc, EXIT)                        \
+    X(smp_order_store_buffering, EXIT)      \
+    X(smp_order_message, EXIT)              \
+    X(smp_order_readers, EXIT)              \
+    X(smp_atomic, EXIT)                     \
+    X(smp_split_locks, EXIT)                \
+    X(smp_whole_words, EXIT)                \
+    X(smp_shoot_down, EXIT)                 \
+    X(smp_accessed_dirty, EXIT)             \
+    X(smp_code_rewritten, EXIT)             \
+    X(smp_code_and_data, EXIT)              \
+    X(smp_code_patched, EXIT)               \
+    X(smp_code_copied, EXIT)
 
 #define TESTS_LONG(X)                       \
     X(ad_1g, EXIT)                          \

@@ -543,6 +543,8 @@ static void emit_call_indirect(struct translation *t, unsigned i)
 
     emit_target(t, i);
     bt_new_site(t, i, i, &index)->end = true;
+    if (t->vcpu->soft.vm->share.on) /* it may go to what another processor has just written */
+        emit_events(t, bt_cold(t, COLD_SITE, index));
     emit_table_lookup(t, index);
     emit_store(e, H_FRAME, FRAME_NEAR(slot), H_S1);
     emit_store(e, H_FRAME, FRAME_NEAR(target), H_S0);

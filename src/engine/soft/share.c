@@ -10,9 +10,10 @@
 
 #include "engine/soft/soft.h"
 
-#define SPINS       2000   /* looks at what another vCPU will soon do, before its thread may need our processor */
-#define YIELDS      100    /* then so many times the processor is given away, */
-#define PATIENCE_NS 100000 /* then we sleep */
+#define SPINS         2000   /* looks at what another vCPU will soon do, before its thread may need our processor */
+#define SPINS_CROWDED 50     /* the same where threads take turns */
+#define YIELDS        100    /* then so many times the processor is given away, */
+#define PATIENCE_NS   100000 /* then we sleep */
 
 /* --- the table --------------------------------------------------------------------------- */
 
@@ -85,11 +86,11 @@ void soft_share_vcpu_fini(struct soft_vcpu *vcpu)
 }
 
 /* One step of waiting for another thread; n: how many were made. */
-static void wait_a_little(unsigned n)
+static void wait_a_little(const struct soft_vm *vm, unsigned n)
 {
     const struct timespec ts = {.tv_nsec = PATIENCE_NS};
 
-    if (n < SPINS)
+    if (n < (vm->crowded ? SPINS_CROWDED : SPINS))
         __builtin_ia32_pause();
     else if (n < SPINS + YIELDS)
         sched_yield();
@@ -131,7 +132,7 @@ void soft_share_serve(struct soft_vcpu *vcpu)
         if (!owner || owner == vcpu->cpu.id + 1)
             return;
         atomic_store(&vcpu->requests.running, false);
-        wait_a_little(n);
+        wait_a_little(vcpu->vm, n);
         atomic_store(&vcpu->requests.running, true);
     }
 }
@@ -176,7 +177,7 @@ static void await(struct soft_vcpu *vcpu, const struct soft_vcpu *other, uint64_
     for (unsigned n = 0; atomic_load(&other->requests.running) && atomic_load(&other->requests.served) < ticket; n++) {
         if (atomic_load_explicit(&vcpu->cpu.events, memory_order_relaxed) & X86_EV_SHARE)
             soft_share_enter(vcpu);
-        wait_a_little(n);
+        wait_a_little(vcpu->vm, n);
     }
 }
 
@@ -277,7 +278,7 @@ static void take_exclusive(struct soft_vcpu *vcpu)
             return;
         vcpu->cpu.code_changed = true;
         soft_share_serve(vcpu);
-        wait_a_little(n);
+        wait_a_little(vcpu->vm, n);
     }
 }
 
@@ -297,5 +298,5 @@ void soft_share_exclusive(struct soft_vcpu *vcpu, bool begin)
             x86_post_event(&vm->vcpu[i]->cpu, X86_EV_SHARE);
     for (unsigned i = 0; i < vm->cpus; i++)
         for (unsigned n = 0; vm->vcpu[i] && i != vcpu->cpu.id && atomic_load(&vm->vcpu[i]->requests.running); n++)
-            wait_a_little(n);
+            wait_a_little(vcpu->vm, n);
 }

@@ -36,8 +36,8 @@
     X(SMSW,     NONE,     smsw,             IN_ALL,       0,        0)        \
     X(INVLPG,   NONE,     invlpg,           IN_ALL,       INSN_END, 0)        \
     X(INVPCID,  INVPCID,  invpcid,          IN_ALL,       INSN_END, 0)        \
-    X(WBINVD,   NONE,     cache_flush,      IN_ALL,       0,        0)        \
-    X(INVD,     NONE,     cache_flush,      IN_ALL,       0,        0)        \
+    X(WBINVD,   NONE,     cache_flush,      IN_ALL,       INSN_END, 0)        \
+    X(INVD,     NONE,     cache_flush,      IN_ALL,       INSN_END, 0)        \
     X(HLT,      NONE,     hlt,              IN_ALL,       INSN_END, 0)        \
     X(CLI,      NONE,     cli,              IN_ALL,       0, 0)        \
     X(STI,      NONE,     sti,              IN_ALL,       INSN_END, 0)        \
@@ -53,7 +53,7 @@
     X(INT1,     NONE,     int1,             IN_ALL,       INSN_END, 0)        \
     X(INT3,     NONE,     int3,             IN_ALL,       INSN_END, 0)        \
     X(INTO,     NONE,     into,             IN_LEGACY,    INSN_END, 0)        \
-    X(CPUID,    NONE,     cpuid,            IN_ALL,       0,        0)        \
+    X(CPUID,    NONE,     cpuid,            IN_ALL,       INSN_END, 0)        \
     X(RDTSC,    TSC,      rdtsc,            IN_ALL,       0,        0)        \
     X(RDTSCP,   RDTSCP,   rdtscp,           IN_ALL,       0,        0)        \
     X(RDPMC,    NONE,     rdpmc,            IN_ALL,       INSN_END, 0)        \

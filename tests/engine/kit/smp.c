@@ -99,6 +99,16 @@ void smp_main(unsigned cpu)
     }
 }
 
+unsigned smp_self(void)
+{
+    const uint32_t id = own_id();
+
+    for (unsigned i = 0; i < smp_count; i++)
+        if (smp_apic_id[i] == id)
+            return i;
+    return 0;
+}
+
 void smp_ipi(uint32_t apic_id, uint32_t icr)
 {
     if (apic_x2) {

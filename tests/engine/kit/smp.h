@@ -20,6 +20,7 @@ void smp_start(unsigned wanted);
 void smp_run(unsigned count, void (*fn)(unsigned cpu));
 /* Of those that smp_run() runs: none goes on before all are there. */
 void smp_barrier(void);
+unsigned smp_self(void); /* the number of the processor that asks */
 /* An IPI: vector and mode bits of the ICR, to an APIC ID. */
 void smp_ipi(uint32_t apic_id, uint32_t icr);
 
