@@ -8,7 +8,8 @@
 #include <stdatomic.h>
 #include <sys/sysmacros.h>
 
-#define SECRET "do not read this"
+#define SECRET  "do not read this"
+#define RACE_MS 700
 
 static void check_untouched(const struct fg *g)
 {
@@ -157,8 +158,9 @@ static void race(struct fg *g, const char *name, const char *evil, void (*try)(s
 {
     char name_path[100], evil_path[100];
     struct swap swap = {.g = g, .name = name_path, .evil = evil_path};
-    unsigned opened = 0, tries = 0;
     struct timespec start, now;
+    unsigned opened = 0;
+    int64_t elapsed;
     pthread_t thread;
 
     snprintf(name_path, sizeof(name_path), "%s", fg_path(g, name));
@@ -168,7 +170,8 @@ static void race(struct fg *g, const char *name, const char *evil, void (*try)(s
     do {
         try(g, &opened);
         clock_gettime(CLOCK_MONOTONIC, &now);
-    } while ((++tries < 3000 || opened < 20) && now.tv_sec < start.tv_sec + 10);
+        elapsed = (now.tv_sec - start.tv_sec) * 1000 + (now.tv_nsec - start.tv_nsec) / 1000000;
+    } while (elapsed < RACE_MS || (opened < 20 && elapsed < 20 * RACE_MS));
     atomic_store(&swap.stop, true);
     pthread_join(thread, NULL);
     assert_true(opened > 0);
