@@ -1,6 +1,6 @@
 # The front door. Meson does the work; `make help` lists what there is.
 .NOTPARALLEL:
-.PHONY: all run guest check check-kvm bench bench-real bench-io soak soak-smp soak-disk soak-kill stress fuzz install clean help packages-%
+.PHONY: all run guest check check-kvm bench bench-real bench-shares bench-io soak soak-smp soak-disk soak-kill stress fuzz install clean help packages-%
 
 all: packages-build build/build.ninja
 	@ninja -C build
@@ -33,6 +33,10 @@ bench-real: packages-real ## the same with real programs in the guest (minutes a
 bench-io: packages-io ## disk (fio) and network (iperf3) in a guest against the host's own and QEMU's TCG
 	@$(MAKE) --no-print-directory guest
 	@bench/io.sh $(ENGINES)
+
+bench-shares: packages-bench ## a shared directory, against the host and QEMU with virtiofsd
+	@$(MAKE) --no-print-directory guest
+	@bench/shares.sh $(ENGINES)
 
 soak: packages-guest ## 50 boots in a row of the default guest (BOOTS=N for another number), then random guests
 	@$(MAKE) --no-print-directory guest

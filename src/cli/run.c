@@ -105,12 +105,10 @@ static const struct option_row options[] = {
     {"--disk", "FILE[,...]", "a disk: a file, or ...,ro or ...,scratch (writes are forgotten), ...,id=NAME; several",
      set_disk},
     {"--share", "DIR[:TAG][,...]",
-     "a directory of this host, in the default guest at /mnt/TAG; ...,ro: only to read; ...,writeback: faster, if\n"
-     "                         nobody else changes it meanwhile; several. Elsewhere: mount -t virtiofs TAG /mnt",
+     "a directory of this host, at /mnt/TAG in the default guest; ...,ro or ...,writeback (docs/shares.md); several",
      add_share},
     {"--root", "host",
-     "default guest: this host's files are its root, the current directory its own; what it writes\n"
-     "                         is forgotten. Files that you cannot read, it cannot either",
+     "default guest: its root is this host's, what it writes is forgotten; COMMAND runs as you, where you are",
      set_root},
     {"--net", "KIND", "user (the default: no rights needed), none, or tap=NAME", set_net},
     {"--publish", "PORTS", "HOSTPORT:GUESTPORT: that port of this host leads to the guest; several", add_publish},
@@ -140,6 +138,7 @@ static int help(void)
         "%d if the monitor could not go on; 128 + N when signal N ended it.\n\n"
         "Examples:\n"
         "  trapeze run\n"
+        "  trapeze run --root host -- make test\n"
         "  echo hi | trapeze run -- cat\n"
         "  trapeze run --kernel vmlinuz --initrd initrd.img --append 'console=ttyS0' --memory 1G\n",
         STATUS_RESET, STATUS_SHUTDOWN, STATUS_MONITOR);
