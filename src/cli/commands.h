@@ -6,5 +6,6 @@
 int command_run(int argc, char **argv);
 int command_doctor(int argc, char **argv);
 int command_image(int argc, char **argv);
+int command_control(int argc, char **argv);
 
 #endif

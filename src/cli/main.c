@@ -16,6 +16,7 @@ static const struct command {
     {"run", "boot a guest and run it to its end", command_run},
     {"doctor", "say which engines work here, how fast, and why not", command_doctor},
     {"image", "make disk images", command_image},
+    {"control", "ask something of a running machine", command_control},
 };
 
 static int help(void)

@@ -67,6 +67,12 @@ static int set_vsock(void *target, const char *value, struct error *err)
     return config_set_vsock(target, value, err);
 }
 
+static int set_control(void *target, const char *value, struct error *err)
+{
+    ((struct config *)target)->control = value;
+    return 0;
+}
+
 static int set_stats(void *target, const char *value, struct error *err)
 {
     ((struct config *)target)->stats = true;
@@ -113,6 +119,7 @@ static const struct option_row options[] = {
     {"--net", "KIND", "user (the default: no rights needed), none, or tap=NAME", set_net},
     {"--publish", "PORTS", "HOSTPORT:GUESTPORT: that port of this host leads to the guest; several", add_publish},
     {"--vsock", "PATH[,cid=N]", "sockets between host and guest, over the Unix socket PATH", set_vsock},
+    {"--control", "PATH", "a socket for `trapeze control`: the balloon's size, the guest's use of memory", set_control},
     {"--engine", "NAME", "auto (the default), kvm, bt, interp, or lockstep[:A,B]", set_engine},
     {"--code-cache", "SIZE", "bt: translated code kept for a processor: 32M (the default); from 256K to 1G",
      set_code_cache},

@@ -60,6 +60,13 @@ int config_parse_memory(const char *option, const char *text, uint64_t *bytes, s
     return parse_size(option, text, &range, bytes, err);
 }
 
+int config_parse_balloon(const char *option, const char *text, uint64_t *bytes, struct error *err)
+{
+    static const struct range range = {0, CONFIG_MEMORY_MAX, "256M", "a balloon has from 0 to 1024G"};
+
+    return parse_size(option, text, &range, bytes, err);
+}
+
 int config_parse_code_cache(const char *option, const char *text, uint64_t *bytes, struct error *err)
 {
     static const struct range range = {CONFIG_CODE_CACHE_MIN, CONFIG_CODE_CACHE_MAX, "16M",

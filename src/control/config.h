@@ -70,15 +70,17 @@ struct config {
     const char *tap; /* CONFIG_NET_TAP */
     struct net_publish publish[CONFIG_PUBLISH];
     unsigned publish_count;
-    char *vsock;        /* the socket's path; NULL: none */
-    uint32_t vsock_cid; /* the guest's address */
-    char **command;     /* after --: NULL-terminated, or NULL */
+    char *vsock;         /* the socket's path; NULL: none */
+    uint32_t vsock_cid;  /* the guest's address */
+    const char *control; /* the control socket's path; NULL: none */
+    char **command;      /* after --: NULL-terminated, or NULL */
 };
 
 void config_init(struct config *config);
 
 /* "512M", "2G", "65536K", "1T", or a number of bytes. -EINVAL, -ERANGE with a message that begins with option. */
 int config_parse_memory(const char *option, const char *text, uint64_t *bytes, struct error *err);
+int config_parse_balloon(const char *option, const char *text, uint64_t *bytes, struct error *err);
 int config_parse_code_cache(const char *option, const char *text, uint64_t *bytes, struct error *err);
 
 /* --cpus: how many processors. -EINVAL, -ERANGE with a message. */

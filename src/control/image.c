@@ -29,7 +29,8 @@
     "printf 'virtio_pci\\nvirtio_blk\\nvirtio_net\\nvirtio_console\\n' >>\"$1/etc/initramfs-tools/modules\""
 
 /* A root that logs in on the console without a password, a card that asks for its address, a name. Where there is a
- * virtio terminal, as on a user's own, systemd finds it early and gives a login there: none on the serial line then. */
+ * virtio terminal, as on a user's own, systemd finds it early and gives a login there: none on the serial line then.
+ * Free memory is kept aside in small amounts only: the rest is the host's again. */
 #define SETUP_HOOK                                                                                                     \
     "set -e; cd \"$1\"; chroot . passwd -q -d root; echo trapeze >etc/hostname; "                                      \
     "printf '127.0.0.1 localhost\\n127.0.1.1 trapeze\\n' >etc/hosts; "                                                 \
@@ -38,6 +39,7 @@
     "rm -f etc/resolv.conf; echo nameserver 10.0.2.3 >etc/resolv.conf; "                                               \
     "mkdir -p etc/systemd/system/serial-getty@ttyS0.service.d; "                                                       \
     "printf '[Unit]\\nConditionPathExists=!/dev/hvc0\\n' >etc/systemd/system/serial-getty@ttyS0.service.d/hvc0.conf; " \
+    "mkdir -p etc/sysctl.d; echo vm.percpu_pagelist_high_fraction=128 >etc/sysctl.d/trapeze.conf; "                    \
     "echo '/dev/vda / ext4 errors=remount-ro 0 1' >etc/fstab"
 
 /* The file's name comes in the environment: it may have any characters. /proc and /sys are mounted in the folder; what

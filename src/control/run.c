@@ -19,6 +19,7 @@
 #include "base/loop.h"
 #include "control/disk_kernel.h"
 #include "control/guest.h"
+#include "control/monitor.h"
 #include "control/stats.h"
 #include "control/streams.h"
 #include "machine/machine.h"
@@ -39,6 +40,7 @@ struct session {
     struct config effective; /* the user's, with the disk's kernel */
     struct net *net;
     struct vsock_host *vsock;
+    struct monitor *monitor;
     int trace_fd;
 };
 
@@ -245,6 +247,16 @@ static int open_vsock(struct session *session, struct machine_config *machine, s
     return session->vsock ? 0 : -EINVAL;
 }
 
+static int open_control(struct session *session, struct error *err)
+{
+    const struct config *config = session->config;
+
+    if (!config->control)
+        return 0;
+    session->monitor = monitor_new(session->loop, config->control, err);
+    return session->monitor ? 0 : -EINVAL;
+}
+
 static int prepare(struct session *session, struct error *err)
 {
     struct machine_config machine = {
@@ -278,6 +290,8 @@ static int prepare(struct session *session, struct error *err)
         rc = open_net(session, &machine, err);
     if (!rc)
         rc = open_vsock(session, &machine, err);
+    if (!rc)
+        rc = open_control(session, err);
     if (!rc) {
         session->streams_open = true;
         rc = streams_open(&session->streams, session->config, session->loop, on_end, session, err);
@@ -293,6 +307,8 @@ static int prepare(struct session *session, struct error *err)
     session->machine = machine_new(&machine, err);
     if (!session->machine)
         return -EINVAL;
+    if (session->monitor)
+        monitor_serve(session->monitor, session->machine, on_end, session);
     log_info("%s", engine_line);
     warn_of_turns(machine.cpus);
     if (session->streams.terminal && !session->config->command)
@@ -304,6 +320,7 @@ static int prepare(struct session *session, struct error *err)
 static void release(struct session *session)
 {
     atomic_store(&stoppable, NULL);
+    monitor_free(session->monitor);
     machine_free(session->machine);
     if (session->streams_open)
         streams_close(&session->streams);

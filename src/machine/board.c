@@ -437,3 +437,26 @@ void board_eoi(struct board *board, uint8_t vector)
 {
     ioapic_eoi(board->ioapic, vector);
 }
+
+/* --- the balloon, for the control layer ------------------------------------------------------- */
+
+bool machine_balloon_get(const struct machine *machine, struct balloon_info *info)
+{
+    struct virtio_balloon *balloon = machine->board->balloon;
+
+    if (balloon)
+        virtio_balloon_get(balloon, info);
+    return balloon;
+}
+
+void machine_balloon_set(struct machine *machine, uint64_t bytes)
+{
+    if (machine->board->balloon)
+        virtio_balloon_set(machine->board->balloon, bytes);
+}
+
+void machine_balloon_refresh(struct machine *machine)
+{
+    if (machine->board->balloon)
+        virtio_balloon_refresh(machine->board->balloon);
+}

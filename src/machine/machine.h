@@ -9,6 +9,7 @@
 #include "backend/fs/fs.h"
 #include "backend/net/net.h"
 #include "backend/vsock/host.h"
+#include "base/balloon.h"
 #include "base/error.h"
 #include "base/types.h"
 #include "engine/engine.h"
@@ -87,6 +88,10 @@ void machine_free(struct machine *machine);
 /* Runs to the end: starts the vCPU threads and runs the loop in this one. */
 void machine_run(struct machine *machine, struct machine_result *result);
 void machine_stop(struct machine *machine); /* any thread, async-signal-safe */
+/* The balloon, as in its device's header; any thread. get: false: this machine has none. */
+bool machine_balloon_get(const struct machine *machine, struct balloon_info *info);
+void machine_balloon_set(struct machine *machine, uint64_t bytes);
+void machine_balloon_refresh(struct machine *machine);
 /* Sum over all vCPUs, after machine_run. false: its number of instructions is not of all that the guest executed. */
 bool machine_counters(const struct machine *machine, struct counters *sum);
 /* What the engine has counted besides, line by line, vCPU by vCPU. */

@@ -62,6 +62,10 @@ expect 2 "'x,cid=2' is not understood" run --vsock x,cid=2
 expect 2 "'x,y' is not understood" run --vsock x,y
 expect 2 "socket '$work/none/x'" run --vsock "$work/none/x"
 expect 2 "socket '$work/short': Address already in use" run --vsock "$work/short"
+expect 2 "socket '$work/none/x'" run --control "$work/none/x"
+expect 2 'a socket and a request' control x
+expect 2 "$work/none" control "$work/none" stop
+expect 2 'is no request' control x "$(printf 'a%.0s' {1..300})"
 expect 2 "there is no .image disk'" image disk
 expect 2 'takes two names' image overlay x
 expect 2 "name ends in .overlay" image overlay "$work/zeros" "$work/new"

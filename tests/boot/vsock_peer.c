@@ -2,7 +2,7 @@
  * tests/boot/vsock_peer.c: both ends of a stream between host and guest; one
  * static program for both.
  *   vsock_peer send PORT|PATH      standard input goes there; what comes back, to standard output
- *   vsock_peer echo PORT|PATH N    serves N connections at once: what comes is sent back
+ *   vsock_peer echo PORT|PATH N    serves N connections at once: what comes is sent back; says "serving" first
  * A PORT is the host's (send, in the guest) or the guest's own (echo); PATH is a Unix socket, PATH:PORT one that wants
  * "CONNECT PORT" first.
  */
@@ -112,6 +112,8 @@ static int echo(const char *name, int count)
     int open = 0, done = 0;
 
     fds[0] = (struct pollfd){.fd = make(name, true), .events = POLLIN};
+    puts("serving");
+    fflush(stdout);
     while (done < count) {
         if (poll(fds, (nfds_t)open + 1, -1) < 0)
             fail("poll");

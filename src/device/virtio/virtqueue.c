@@ -319,6 +319,7 @@ void virtq_publish(struct virtq *queue)
         descriptor_written(queue, queue->staged, 2);
     }
     queue->staged = NULL;
+    queue->published = true;
 }
 
 void virtq_push(struct virtq *queue, const struct virtq_chain *chain, uint32_t written)
@@ -338,6 +339,9 @@ bool virtq_wants_interrupt(struct virtq *queue)
     uint16_t before = queue->signalled, event, mode;
     bool valid = queue->signalled_valid;
 
+    if (!queue->published)
+        return false;
+    queue->published = false;
     __atomic_thread_fence(__ATOMIC_SEQ_CST); /* used entries are out before the driver's wish is read */
     if (!queue->features.packed) {
         if (!queue->features.event_idx)

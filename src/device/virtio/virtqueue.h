@@ -35,6 +35,7 @@ struct virtq {
     bool avail_wrap, used_wrap; /* packed */
     uint16_t signalled;         /* next_used at the last interrupt */
     bool signalled_valid;
+    bool published;  /* since then */
     uint8_t *staged; /* packed: flags of the first staged entry, which are written last; NULL: none */
     uint16_t staged_flags;
     unsigned in_flight; /* descriptors (packed) or chains (split) that were taken and not given back */
