@@ -9,6 +9,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <pwd.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -43,10 +44,10 @@
     "echo '/dev/vda / ext4 errors=remount-ro 0 1' >etc/fstab"
 
 /* The file's name comes in the environment: it may have any characters. /proc and /sys are mounted in the folder; what
- * mke2fs gets is a copy without them. */
+ * mke2fs gets is a copy without them, and without devices: not everybody may make them, and the kernel does. */
 #define FILE_HOOK                                                                                                      \
     "set -e; copy=$(mktemp -d \"${1%/*}/image.XXXXXX\"); trap 'rm -rf \"$copy\"' EXIT; chmod 755 \"$copy\"; "          \
-    "tar -C \"$1\" --one-file-system --xattrs --xattrs-include='*' -cf - . | "                                         \
+    "tar -C \"$1\" --one-file-system --exclude='./dev/*' --xattrs --xattrs-include='*' -cf - . | "                     \
     "tar -C \"$copy\" --xattrs --xattrs-include='*' -xpf -; "                                                          \
     "mke2fs -q -F -t ext4 -L root -E root_owner=0:0 -d \"$copy\" \"$TRAPEZE_IMAGE\""
 
@@ -78,17 +79,89 @@ static int run_program(char *const *argv, struct error *err)
     return 0;
 }
 
-/* A new file of that size. Others may write to it until it is done: in a user namespace we are somebody else. */
-static int make_file(const char *path, uint64_t size, struct error *err)
+/* --- as an ordinary user ------------------------------------------------------------------------ */
+
+static bool in_path(const char *program)
 {
+    const char *path = getenv("PATH");
+    char full[PATH_MAX];
+
+    for (; path && *path; path += strcspn(path, ":"), path += *path == ':') {
+        snprintf(full, sizeof(full), "%.*s/%s", (int)strcspn(path, ":"), path, program);
+        if (access(full, X_OK) == 0)
+            return true;
+    }
+    return false;
+}
+
+/* Does the file give a range of IDs to that name, or number? */
+static bool has_range(const char *file, const char *name)
+{
+    char line[256], number[16];
+    FILE *in = fopen(file, "re");
+    bool found = false;
+
+    snprintf(number, sizeof(number), "%u", geteuid());
+    while (in && !found && fgets(line, sizeof(line), in)) {
+        line[strcspn(line, ":")] = 0;
+        found = !strcmp(line, name) || !strcmp(line, number);
+    }
+    if (in)
+        fclose(in);
+    return found;
+}
+
+/* Packages belong to many users: there must be a way to pretend being root, who can give files away. The ways are
+ * mmdebstrap's, and it prefers the first. */
+static int check_user(bool *namespace, struct error *err)
+{
+    const struct passwd *user = getpwuid(geteuid());
+    const char *name = user ? user->pw_name : "YOU";
+
+    *namespace = in_path("newuidmap") && in_path("newgidmap") && has_range("/etc/subuid", name) &&
+                 has_range("/etc/subgid", name);
+    if (*namespace || (in_path("fakechroot") && in_path("fakeroot")))
+        return 0;
+    return error_set(err, -EPERM,
+                     "image debian: an ordinary user needs either the package uidmap and a range of IDs (usermod "
+                     "--add-subuids 100000-165535 --add-subgids 100000-165535 %s), or the packages fakechroot and "
+                     "fakeroot; root needs neither",
+                     name);
+}
+
+/* In a user namespace we are somebody else, who has to come as far as the file. */
+static int check_reach(const char *full, struct error *err)
+{
+    char folder[PATH_MAX];
+    struct stat st;
+
+    snprintf(folder, sizeof(folder), "%s", full);
+    for (char *end; (end = strrchr(folder, '/'));) {
+        *end = 0;
+        if (stat(*folder ? folder : "/", &st) == 0 && !(st.st_mode & S_IXOTH))
+            return error_set(err, -EACCES,
+                             "image '%s': in its user namespace mmdebstrap is another user, who cannot get past the "
+                             "folder '%s' (chmod o+x, or another place)",
+                             full, folder);
+    }
+    return 0;
+}
+
+/* A new file of that size, locked as disks are, so that nobody boots it before it is done. A descriptor, or a negative
+ * errno. shared: others may write to it until then: in a user namespace we are somebody else. */
+static int make_file(const char *path, uint64_t size, bool shared, struct error *err)
+{
+    struct flock lock = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
     int fd = open(path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
-    int rc = 0;
+    int rc;
 
     if (fd < 0)
         return error_set(err, -errno, "image '%s': %s", path, strerror(errno));
-    if (ftruncate(fd, (off_t)size) < 0 || (geteuid() != 0 && fchmod(fd, 0666) < 0))
-        rc = error_set(err, -errno, "image '%s': %s", path, strerror(errno));
+    if (ftruncate(fd, (off_t)size) == 0 && (!shared || fchmod(fd, 0666) == 0) && fcntl(fd, F_OFD_SETLK, &lock) == 0)
+        return fd;
+    rc = error_set(err, -errno, "image '%s': %s", path, strerror(errno));
     close(fd);
+    unlink(path);
     return rc;
 }
 
@@ -117,17 +190,24 @@ static int bootstrap(const struct image_debian *debian, struct error *err)
 int image_debian(const struct image_debian *debian, struct error *err)
 {
     char full[PATH_MAX];
-    int rc = make_file(debian->path, debian->size, err);
+    bool namespace = false;
+    int rc = geteuid() ? check_user(&namespace, err) : 0, fd;
 
     if (rc)
         return rc;
+    fd = make_file(debian->path, debian->size, namespace, err);
+    if (fd < 0)
+        return fd;
     if (!realpath(debian->path, full) || setenv("TRAPEZE_IMAGE", full, 1) < 0)
         rc = error_set(err, -errno, "image '%s': %s", debian->path, strerror(errno));
+    if (!rc && namespace)
+        rc = check_reach(full, err);
     if (!rc)
         rc = bootstrap(debian, err);
-    if (!rc && chmod(full, 0644) < 0)
+    if (!rc && fchmod(fd, 0644) < 0)
         rc = error_set(err, -errno, "image '%s': %s", debian->path, strerror(errno));
     if (rc)
         unlink(debian->path);
+    close(fd);
     return rc;
 }
