@@ -1,9 +1,10 @@
 #!/bin/bash
-# Disks under a real kernel: disks.sh TRAPEZE GUEST_DIRECTORY [ENGINE] [KILLS]. Prints a line a case and the sum.
-# A file system is written to and checked; an overlay; a disk in use; and the monitor is killed KILLS times (5) while
-# the guest writes with fsync: what it said was written has to be there.
+# Disks under a real kernel: disks.sh TRAPEZE GUEST_DIRECTORY [ENGINE] [KILLS] [FAILING]. Prints a line a case and the sum.
+# A file system is written to and checked; an overlay; a disk in use; the monitor is killed KILLS times (5) while the
+# guest writes with fsync: what it said was written has to be there; and the host's side fails in several ways (FAILING
+# is failing.c's program).
 set -u
-trapeze=$1 guest=$2 engine=${3:-bt} kills=${4:-5}
+trapeze=$1 guest=$2 engine=${3:-bt} kills=${4:-5} failing=${5:-}
 PATH=$PATH:/sbin:/usr/sbin
 [ -s "$guest/vmlinuz" ] || { echo "no guest in $guest: make guest"; exit 77; }
 command -v mke2fs >/dev/null && command -v debugfs >/dev/null || { echo "no mke2fs, debugfs: package e2fsprogs"; exit 77; }
@@ -70,6 +71,63 @@ for i in $(seq "$kills"); do
         [ "$(debugfs -R 'cat /lines' "$disk" 2>/dev/null | head -n "$last")" = "$(seq "$last")" ] || lost=$((lost + 1))
 done
 [ $lost = 0 ]; result "killed $kills times while it writes: nothing that was safe is lost" $?
+
+# The host fails: the guest sees I/O errors, standard error says why, and what the guest was told is safe is there.
+trouble() { # name, pattern on standard error; standard output ends in what the guest's command said
+    grep -q "$2" "$work/err" && grep -qx 'I/O error' "$work/out"; result "$1" $?
+}
+
+# Numbered blocks until one fails: all before it must be on the disk. A file system of 24 MiB under a disk of 64.
+fill='i=0; while head -c 1048576 /dev/zero | tr "\\0" "$(printf "\\\\%03o" $((65 + i % 26)))" >/tmp/b &&
+    dd if=/tmp/b of=/dev/vda bs=1M seek=$i conv=notrunc,fsync 2>/dev/null; do i=$((i + 1)); echo $i; done; echo "I/O error"'
+cat >"$work/full.sh" <<END
+mount -t tmpfs -o size=24m none "$work/small" && truncate -s 64M "$work/small/disk" &&
+    timeout 300 "$trapeze" run --engine "$engine" --disk "$work/small/disk" -- sh -c '$fill' </dev/null >"$work/out" 2>"$work/err" &&
+    tail -n 2 "$work/out" | head -n 1 >"$work/blocks" && cp --sparse=always "$work/small/disk" "$work/full.img"
+END
+mkdir "$work/small"
+if unshare -Urm true 2>/dev/null; then
+    unshare -Urm sh "$work/full.sh"
+    trouble "a full host disk" 'a write failed at byte .*No space left on device; the guest sees'
+    blocks=$(cat "$work/blocks")
+    [ "$blocks" -ge 15 ] && head -c "$((blocks * 1048576))" "$work/full.img" | tr -d '\0' |
+        fold -b -w 1048576 | cut -c 1,1048576 >"$work/letters"
+    [ "$(wc -l <"$work/letters")" = "$blocks" ] && [ "$(head -n 3 "$work/letters" | tr -d '\n')" = AABBCC ]
+    result "what was written before is there" $?
+else
+    echo "SKIP a full host disk: no user namespaces here"
+fi
+
+fresh "$disk"
+run --disk "$disk" -- sh -c 'echo ready; while dd if=/dev/vda of=/dev/null bs=1M skip=40 count=1 iflag=direct 2>/dev/null
+    do sleep 0.2; done; echo "I/O error"; dd if=/dev/vda of=/dev/null bs=1M count=1 2>/dev/null && echo "the rest is well"' >"$work/out" 2>"$work/err" &
+pid=$!
+for _ in $(seq 600); do grep -q ready "$work/out" && break; sleep 0.1; done
+truncate -s 32M "$disk"
+wait $pid
+trouble "a disk that becomes shorter" 'a read failed at byte .*the file has become shorter'
+grep -q 'the rest is well' "$work/out"; result "and the rest of it" $?
+
+fresh "$disk"
+run --disk "$disk" -- sh -c 'mkdir /mnt; mount -t ext4 /dev/vda /mnt; echo ready; i=0; while echo $i >/mnt/f && sync -d /mnt/f 2>/dev/null
+    do sleep 0.2; done; echo "I/O error"' >"$work/out" 2>"$work/err" &
+pid=$!
+for _ in $(seq 600); do grep -q ready "$work/out" && break; sleep 0.1; done
+rm "$disk"
+wait $pid
+trouble "a disk that is deleted" 'a flush failed .*the file has been deleted'
+
+if [ -n "$failing" ] && "$failing" none true; then
+    for call in read write flush; do
+        fresh "$disk"
+        "$failing" $call timeout 300 "$trapeze" run --engine "$engine" --disk "$disk" -- sh -c \
+            "dd if=/dev/vda of=/dev/null bs=4k count=1 2>/dev/null || echo 'I/O error'
+            dd if=/dev/zero of=/dev/vda bs=4k count=1 conv=fsync 2>/dev/null || echo 'I/O error'" >"$work/out" 2>"$work/err" </dev/null
+        trouble "$call fails" "a $call failed at byte"
+    done
+else
+    echo "SKIP failing system calls: no seccomp here"
+fi
 
 echo "$passed passed, $failed failed"
 [ $failed = 0 ]

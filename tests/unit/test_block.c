@@ -432,6 +432,38 @@ static void test_shrunk(void **state)
     free(model);
 }
 
+/* What a guest has been told is safe must not go with a file that was deleted: no flush succeeds then. */
+static void test_deleted(void **state)
+{
+    static const char *const names[] = {"raw", "a.overlay"};
+    uint8_t *model = malloc(SIZE), got[4096];
+
+    make_disk("raw", model);
+    unlink(path_of("a.overlay"));
+    assert_int_equal(block_create_overlay(path_of("raw"), path_of("a.overlay"), &err), 0);
+    for (unsigned i = ARRAY_SIZE(names); i-- > 0;) {
+        struct block *block = open_disk(names[i], false, false);
+
+        assert_int_equal(run(block, BLOCK_WRITE, 8192, model, 4096), 0);
+        assert_int_equal(run(block, BLOCK_FLUSH, 0, NULL, 0), 0);
+        assert_int_equal(unlink(path_of(names[i])), 0);
+        assert_int_equal(run(block, BLOCK_FLUSH, 0, NULL, 0), -ENOENT);
+        assert_int_equal(run(block, BLOCK_READ, 8192, got, 4096), 0);
+        assert_memory_equal(got, model, 4096);
+        block_close(block);
+    }
+    make_disk("raw", model);
+    for (unsigned scratch = 0; scratch < 2; scratch++) { /* nothing is to be kept */
+        struct block *block = open_disk("raw", !scratch, scratch);
+
+        unlink(path_of("raw"));
+        assert_int_equal(run(block, BLOCK_FLUSH, 0, NULL, 0), 0);
+        block_close(block);
+        make_disk("raw", model);
+    }
+    free(model);
+}
+
 static void poke(const char *name, uint64_t offset, const void *data, size_t len)
 {
     int fd = open(path_of(name), O_WRONLY);
@@ -497,10 +529,10 @@ static void test_damaged(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_raw),      cmocka_unit_test(test_scratch), cmocka_unit_test(test_overlay),
-        cmocka_unit_test(test_flush),    cmocka_unit_test(test_locks),   cmocka_unit_test(test_shrunk),
-        cmocka_unit_test(test_damaged),  cmocka_unit_test(test_threads), cmocka_unit_test(test_uring),
-        cmocka_unit_test(test_no_uring),
+        cmocka_unit_test(test_raw),     cmocka_unit_test(test_scratch),  cmocka_unit_test(test_overlay),
+        cmocka_unit_test(test_flush),   cmocka_unit_test(test_locks),    cmocka_unit_test(test_shrunk),
+        cmocka_unit_test(test_deleted), cmocka_unit_test(test_damaged),  cmocka_unit_test(test_threads),
+        cmocka_unit_test(test_uring),   cmocka_unit_test(test_no_uring),
     };
     char command[64];
     int rc;

@@ -6,6 +6,7 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "backend/block/block_internal.h"
 #include "base/lock.h"
@@ -28,17 +29,35 @@ struct block {
 
 static const char *const op_names[] = {"a read", "a write", "a flush", "a discard", "writing zeros"};
 
+static const char *reason(int rc)
+{
+    switch (rc) {
+    case -EIO:
+        return "input/output error, or the file has become shorter";
+    case -ENOENT:
+        return "the file has been deleted: what is written is lost when this machine ends";
+    }
+    return strerror(-rc);
+}
+
+/* A deleted file would take what the guest has been told is safe along with it. */
+static bool vanished(const struct block *block)
+{
+    struct stat st;
+
+    return block->layer->kept >= 0 && fstat(block->layer->kept, &st) == 0 && S_ISREG(st.st_mode) && !st.st_nlink;
+}
+
 static void tell(struct block *block, const struct block_request *request)
 {
     if (!request->rc) {
-        if (request->op == BLOCK_WRITE)
+        if (request->op == BLOCK_WRITE && block->last_error != -ENOENT)
             block->last_error = 0;
         return;
     }
     if (block->last_error != request->rc)
         log_error("disk '%s': %s failed at byte %llu: %s; the guest sees an I/O error", block->path,
-                  op_names[request->op], (unsigned long long)request->offset,
-                  request->rc == -EIO ? "input/output error, or the file has become shorter" : strerror(-request->rc));
+                  op_names[request->op], (unsigned long long)request->offset, reason(request->rc));
     block->last_error = request->rc;
 }
 
@@ -58,12 +77,12 @@ bool block_submit(struct block *block, struct block_request *request)
 {
     const struct block_layer_ops *ops = block->layer->ops;
 
-    if (ops->try_serve) {
-        request->rc = ops->try_serve(block->layer, request);
-        if (request->rc != -EAGAIN) {
-            tell(block, request);
-            return true;
-        }
+    request->rc = ops->try_serve ? ops->try_serve(block->layer, request) : -EAGAIN;
+    if (request->op == BLOCK_FLUSH && vanished(block))
+        request->rc = -ENOENT;
+    if (request->rc != -EAGAIN) {
+        tell(block, request);
+        return true;
     }
     lock_take(&block->lock);
     block_list_add(&block->submitted, request);
@@ -172,8 +191,9 @@ void block_close(struct block *block)
     if (block->layer && !block->readonly) {
         struct block_request flush = {.op = BLOCK_FLUSH};
 
-        flush.rc = block->layer->ops->serve(block->layer, &flush);
-        tell(block, &flush);
+        flush.rc = vanished(block) ? -ENOENT : block->layer->ops->serve(block->layer, &flush);
+        if (flush.rc)
+            log_error("disk '%s': what was written last may be lost: %s", block->path, reason(flush.rc));
     }
     if (block->layer)
         block->layer->ops->close(block->layer);

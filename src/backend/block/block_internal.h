@@ -24,7 +24,8 @@ struct block_layer_ops {
 struct block_layer {
     const struct block_layer_ops *ops;
     uint64_t size;
-    int fd; /* a file that holds the layer's bytes and nothing else; -1: it is not so simple */
+    int fd;   /* a file that holds the layer's bytes and nothing else; -1: it is not so simple */
+    int kept; /* the file that is to hold what is written when all is over; -1: nothing is to */
 };
 
 /* Requests that wait, oldest first. */

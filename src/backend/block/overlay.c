@@ -331,7 +331,7 @@ static struct overlay *overlay_alloc(uint64_t size, const char *path, struct err
     struct overlay *overlay = calloc(1, sizeof(*overlay));
 
     if (overlay) {
-        overlay->layer = (struct block_layer){&ops, size, -1};
+        overlay->layer = (struct block_layer){&ops, size, -1, -1};
         overlay->fd = -1;
         overlay->words = bitmap_words(size);
         lock_init(&overlay->lock, LOCK_OVERLAY);
@@ -443,6 +443,7 @@ struct block_layer *block_overlay_open(const char *path, bool readonly, unsigned
         return NULL;
     }
     overlay->fd = fd;
+    overlay->layer.kept = readonly ? -1 : fd;
     if (!load(overlay, &header, path, err) && (overlay->base = open_base(path, &header, depth, err)))
         return &overlay->layer;
     overlay_close(&overlay->layer);

@@ -193,7 +193,7 @@ struct block_layer *block_raw_open(const char *path, bool readonly, struct error
         return NULL;
     }
     size = lseek(raw->fd, 0, SEEK_END);
-    raw->layer = (struct block_layer){&ops, size > 0 ? (uint64_t)size : 0, raw->fd};
+    raw->layer = (struct block_layer){&ops, size > 0 ? (uint64_t)size : 0, raw->fd, readonly ? -1 : raw->fd};
     if (size > 0 && size % BLOCK_SECTOR == 0)
         return &raw->layer;
     error_set(err, -EINVAL, "disk '%s' has %lld bytes; a disk has whole sectors of %d, at least one", path,
