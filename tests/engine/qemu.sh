@@ -11,8 +11,8 @@ while read -r name end; do
     image=${name%%/*}
     test=${name#*/}
     echo "$name" | grep -q -- "$filter" || continue
-    case $test in smp_*) cpus=4 ;; *) cpus=1 ;; esac
-    timeout 8 qemu-system-x86_64 -accel tcg -cpu max -m 64 -smp $cpus -kernel "$dir/$image.elf" -append "$test" -no-reboot \
+    case $test in smp_*) cpus=4 limit=90 ;; *) cpus=1 limit=8 ;; esac
+    timeout $limit qemu-system-x86_64 -accel tcg -cpu max -m 64 -smp $cpus -kernel "$dir/$image.elf" -append "$test" -no-reboot \
         -device isa-debug-exit,iobase=0xf4,iosize=0x04 -serial stdio -display none -monitor none \
         -nodefaults </dev/null >"$out" 2>&1
     status=$?

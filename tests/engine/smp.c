@@ -317,7 +317,7 @@ static uint64_t backward;
 static void look_at_time(unsigned cpu)
 {
     smp_barrier();
-    while (turn < 4 * ROUNDS) {
+    while (turn < ROUNDS / 2) {
         if (SMP_LOAD(turn) % 2 != cpu) {
             smp_relax();
             continue;

@@ -18,6 +18,7 @@ known='--differs /differs/kvm-differs.txt --differs /differs/nested-differs.txt 
 steps="60|doctor|trapeze doctor
 1500|engine|engine-run --engine kvm $known /images
 300|contract|engine-contract kvm
+300|processors|trapeze run --engine kvm --cpus 2 -- sh -c 'test \$(nproc) = 2'
 300|auto|trapeze run -- true 2>&1 | tee /tmp/auto; grep -q 'engine kvm' /tmp/auto
 1500|guests|DATA=3000 sh /guests.sh /bin/trapeze /bin/guest kvm
 60|absent|mv /dev/kvm /dev/away; trapeze run --engine kvm; status=\$?; mv /dev/away /dev/kvm; test \$status = 2"
