@@ -130,7 +130,7 @@ boot_to_shell() { # monitor
 # Why a run did not end well: what its console and its monitor said last.
 complain() { # column
     echo "$1 did not end well; the last it said:" >&2
-    tail -qn 5 "$work/console" "$work/stderr" 2>/dev/null >&2
+    tail -qn 5 "$work/console" "$work/stderr" >&2 2>/dev/null
 }
 
 print_table() {

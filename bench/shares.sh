@@ -23,7 +23,7 @@ tar -cf "$share/small.tar" -C "$share/tree/include" linux
 echo "$(find "$share/tree" | wc -l) files, $(du -sh "$share/tree" | cut -f 1)" >&2
 
 mkdir -p "$root/bench"
-add_file /usr/bin/git /usr/bin/find /usr/bin/date /usr/bin/tar /usr/bin/dd
+add_file /usr/bin/git /usr/bin/find /usr/bin/date /usr/bin/tar /usr/bin/dd /usr/bin/rm /usr/bin/cat
 cp bench/shares_guest.sh "$root/bench/shares"
 list_root | make_initramfs "$work/programs.img"
 cat "$build/guest/initrd.img" "$work/programs.img" >"$work/initrd.img" || exit 2

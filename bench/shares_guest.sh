@@ -22,29 +22,29 @@ forget() { # what the guest has in its caches
 measure() { # name command...
     name=$1
     shift
-    begin=$(date +%s%N)
+    begin=$(/usr/bin/date +%s%N)
     if "$@" >/dev/null 2>/tmp/bench-error; then
-        echo "BENCH share $name $(($(date +%s%N) - begin))"
+        echo "BENCH share $name $(($(/usr/bin/date +%s%N) - begin))"
     else
-        echo "BENCH failed share $name"
+        echo "BENCH failed share $name"; cat /tmp/bench-error
     fi
 }
 
 echo
 echo "BENCH start"
 forget
-measure find find . -newer /proc/version
+measure find /usr/bin/find . -newer /proc/version
 forget
 measure status-first git status
 measure status-again git status
 sleep 2 # what is known of the files is too old now
 measure status-later git status
-measure cat sh -c 'find python3* -name "*.py" -exec cat {} +'
+measure cat sh -c '/usr/bin/find python3* -name "*.py" -exec /usr/bin/cat {} +'
 forget
-measure read-256M dd if=../big of=/dev/null bs=1M
-measure write-64M dd if=/dev/zero of=../written bs=1M count=64
-measure write-4k dd if=/dev/zero of=../written bs=4k count=4096
-measure untar tar -xf ../small.tar -C ..
-measure rm rm -r ../linux ../written
+measure read-256M /usr/bin/dd if=../big of=/dev/null bs=1M
+measure write-64M /usr/bin/dd if=/dev/zero of=../written bs=1M count=64
+measure write-4k /usr/bin/dd if=/dev/zero of=../written bs=4k count=4096
+measure untar /usr/bin/tar -xf ../small.tar -C ..
+measure rm /usr/bin/rm -r ../linux ../written
 echo "BENCH end"
 [ $$ != 1 ] || poweroff -f

@@ -41,13 +41,27 @@ static void test_append_and_truncate(void **state)
 {
     struct fg *g = *state;
     struct fuse_setattr_in set = {.valid = FATTR_SIZE, .size = 2};
-    uint64_t node, fh;
+    struct fuse_write_in append = {.size = 1, .flags = O_WRONLY | O_APPEND};
+    uint64_t node, fh, second;
 
     fg_open(g, false, false);
     fg_put_file(fg_path(g, "f"), "abc");
     node = fg_lookup(g, 1, "f");
     assert_int_equal(fg_open_file(g, node, O_WRONLY | O_APPEND, &fh), 0);
-    assert_int_equal(fg_write(g, node, fh, 0, "d", 1), 1); /* the host knows where the end is */
+    append.fh = fh;
+    fg_begin(g, FUSE_WRITE, node);
+    fg_add(g, &append, sizeof(append));
+    fg_add(g, "d", 1);
+    assert_int_equal(fg_ask(g), 0); /* the host knows where the end is */
+    append.write_flags = FUSE_WRITE_CACHE;
+    fg_begin(g, FUSE_WRITE, node);
+    fg_add(g, &append, sizeof(append));
+    fg_add(g, "A", 1);
+    assert_int_equal(fg_ask(g), 0); /* from a mapping: where it says */
+    assert_int_equal(fg_open_file(g, node, O_RDWR, &second), 0);
+    assert_int_equal(fg_read(g, node, second, 0, 10), 0);
+    assert_int_equal(g->len, 4);
+    assert_memory_equal(g->out, "Abcd", 4);
     assert_int_equal(fg_call(g, FUSE_SETATTR, node, &set, sizeof(set), NULL, NULL), 0);
     set.size = 1;
     set.valid |= FATTR_FH;

@@ -24,9 +24,7 @@ int fs_open_flags(const struct fs *fs, uint32_t guest)
 
     if (fs->config.readonly)
         return flags | O_NOATIME;
-    if (!fs->writeback)
-        return flags | ((int)guest & O_APPEND); /* the end of the file is the host's to say */
-    if ((flags & O_ACCMODE) == O_WRONLY)        /* to write a part of a page it reads the rest */
+    if (fs->writeback && (flags & O_ACCMODE) == O_WRONLY) /* to write a part of a page it reads the rest */
         flags = (flags & ~O_ACCMODE) | O_RDWR;
     return flags;
 }
@@ -151,8 +149,15 @@ int fs_serve_read(struct fs *fs, struct fs_call *call)
     return rc;
 }
 
+/* To the end of the file, wherever that is on the host: what a program appends, but not what it has changed in a
+ * mapping of the same file. */
+static int write_mode(const struct fs *fs, const struct fuse_write_in *in)
+{
+    return (in->flags & O_APPEND) && !(in->write_flags & FUSE_WRITE_CACHE) && !fs->writeback ? RWF_APPEND : 0;
+}
+
 /* Fewer than len bytes if the host's disk is full, or such: an error only if it was none at all. */
-static int write_all(struct fs_call *call, int fd, uint64_t offset, uint64_t len, uint64_t *done)
+static int write_all(struct fs_call *call, int fd, int mode, uint64_t offset, uint64_t len, uint64_t *done)
 {
     const struct fs_request *request = call->request;
     const uint64_t data = sizeof(struct fuse_in_header) + sizeof(struct fuse_write_in);
@@ -161,7 +166,7 @@ static int write_all(struct fs_call *call, int fd, uint64_t offset, uint64_t len
     *done = 0;
     while (*done < len) {
         unsigned count = fs_slice(iov, request->in, request->in_count, data + *done, len - *done);
-        ssize_t n = pwritev(fd, iov, (int)count, (off_t)(offset + *done));
+        ssize_t n = pwritev2(fd, iov, (int)count, (off_t)(offset + *done), mode);
 
         if (n < 0 && errno == EINTR)
             continue;
@@ -192,7 +197,7 @@ int fs_serve_write(struct fs *fs, struct fs_call *call)
     if (rc)
         return rc;
     fs_give_up_setid(fs, in.write_flags & FUSE_WRITE_KILL_SUIDGID);
-    rc = write_all(call, handle->fd, in.offset, in.size, &done);
+    rc = write_all(call, handle->fd, write_mode(fs, &in), in.offset, in.size, &done);
     fs_regain_setid(fs, in.write_flags & FUSE_WRITE_KILL_SUIDGID);
     fs_put_file(fs, handle);
     out.size = (uint32_t)done;
