@@ -111,22 +111,21 @@ static bool has_range(const char *file, const char *name)
     return found;
 }
 
-/* Packages belong to many users: there must be a way to pretend being root, who can give files away. The ways are
- * mmdebstrap's, and it prefers the first. */
-static int check_user(bool *namespace, struct error *err)
+/* Packages belong to many users, so a range of them is needed. (mmdebstrap could also pretend, with fakechroot and
+ * fakeroot, but mke2fs then finds files of no known type.) */
+static int check_user(struct error *err)
 {
     const struct passwd *user = getpwuid(geteuid());
     const char *name = user ? user->pw_name : "YOU";
 
-    *namespace = in_path("newuidmap") && in_path("newgidmap") && has_range("/etc/subuid", name) &&
-                 has_range("/etc/subgid", name);
-    if (*namespace || (in_path("fakechroot") && in_path("fakeroot")))
+    if (!in_path("newuidmap") || !in_path("newgidmap"))
+        return error_set(err, -ENOENT, "image debian needs newuidmap and newgidmap (Debian package uidmap), or root");
+    if (has_range("/etc/subuid", name) && has_range("/etc/subgid", name))
         return 0;
     return error_set(err, -EPERM,
-                     "image debian: an ordinary user needs either the package uidmap and a range of IDs (usermod "
-                     "--add-subuids 100000-165535 --add-subgids 100000-165535 %s), or the packages fakechroot and "
-                     "fakeroot; root needs neither",
-                     name);
+                     "image debian needs a range of user and group IDs for %s (as root: usermod --add-subuids "
+                     "100000-165535 --add-subgids 100000-165535 %s), or root",
+                     name, name);
 }
 
 /* In a user namespace we are somebody else, who has to come as far as the file. */
@@ -170,6 +169,7 @@ static int bootstrap(const struct image_debian *debian, struct error *err)
     char include[4096], customize[] = "--customize-hook=" SETUP_HOOK, file[] = "--customize-hook=" FILE_HOOK;
     char essential[] = "--essential-hook=" INITRAMFS_HOOK;
     char *argv[] = {"mmdebstrap",
+                    geteuid() ? "--mode=unshare" : "--mode=auto",
                     "--variant=minbase",
                     "--format=null",
                     include,
@@ -190,8 +190,8 @@ static int bootstrap(const struct image_debian *debian, struct error *err)
 int image_debian(const struct image_debian *debian, struct error *err)
 {
     char full[PATH_MAX];
-    bool namespace = false;
-    int rc = geteuid() ? check_user(&namespace, err) : 0, fd;
+    const bool namespace = geteuid() != 0;
+    int rc = namespace ? check_user(err) : 0, fd;
 
     if (rc)
         return rc;
