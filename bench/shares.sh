@@ -1,7 +1,7 @@
 #!/bin/bash
 # A shared directory, side by side in one run: shares.sh [ENGINE...]. find, git status, reading and writing in a tree of
-# some ten thousand files: on the host itself, in a guest with one processor under each of our engines (default: bt),
-# and in one under QEMU's TCG with its virtiofsd if they are installed. Medians of ROUNDS (3). The tree is made in TMPDIR
+# some thousand files: on the host itself, in a guest with one processor under each of our engines (default: bt), and in
+# one under QEMU's TCG with its virtiofsd if they are installed. Medians of ROUNDS (3). The tree is made in TMPDIR
 # (/var/tmp), and is in the page cache for all.
 cd "$(dirname "$0")/.." || exit 2
 [ $# -gt 0 ] || set -- bt
@@ -15,11 +15,11 @@ trap 'end_running; rm -rf "$work" "$share"' EXIT
 [ -n "$daemon" ] || monitors=${monitors%qemu-tcg}
 
 mkdir "$share/tree"
-cp -r /usr/include /usr/share/perl* /usr/lib/python3* "$share/tree" 2>/dev/null
+cp -r /usr/include/linux /usr/include/c++ /usr/share/perl* /usr/lib/python3 "$share/tree" 2>/dev/null
 (cd "$share/tree" && git init -q && git add -A && git -c user.name=bench -c user.email=bench@localhost commit -qm tree) ||
     { echo "no tree in $share" >&2; exit 2; }
 head -c 256M /dev/urandom >"$share/big"
-tar -cf "$share/small.tar" -C "$share/tree/include" linux
+tar -cf "$share/small.tar" -C "$share/tree" linux
 echo "$(find "$share/tree" | wc -l) files, $(du -sh "$share/tree" | cut -f 1)" >&2
 
 mkdir -p "$root/bench"

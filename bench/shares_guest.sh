@@ -39,7 +39,7 @@ measure status-first git status
 measure status-again git status
 sleep 2 # what is known of the files is too old now
 measure status-later git status
-measure cat sh -c '/usr/bin/find python3* -name "*.py" -exec /usr/bin/cat {} +'
+measure cat sh -c '/usr/bin/find python3 -type f -name "*.py" -exec /usr/bin/cat {} +'
 forget
 measure read-256M /usr/bin/dd if=../big of=/dev/null bs=1M
 measure write-64M /usr/bin/dd if=/dev/zero of=../written bs=1M count=64

@@ -5,6 +5,7 @@ BEGIN {
     title["float"] = "user code, floating point"
     title["kernel"] = "kernel work"
     title["real"] = "real programs"
+    title["share"] = "a shared directory"
     title["boot"] = "boot, from the start of the monitor"
     count = split(columns, column, " ")
 }
