@@ -263,6 +263,12 @@ static void emit_compare(struct translation *t, const struct group *g, struct co
 {
     const uint64_t span = (uint64_t)(g->high - g->low);
 
+    if (span <= g->align + 1u && g->align) { /* what is aligned lies in one page */
+        emit_rr(&t->e, true, 0xf7, 0, H_S0); /* test S0, ~0xfff | align */
+        emit32(&t->e, (uint32_t)PAGE_MASK | g->align);
+        bt_cold_jump(t, cold, CC_NE);
+        return;
+    }
     if (span <= 32 && !(span & (span - 1)))
         emit_rm(&t->e, true, OP_CMP, H_S0, H_FRAME, FRAME_NEAR(fits) + 8 * (int32_t)__builtin_ctzll(span));
     else
@@ -273,8 +279,8 @@ static void emit_compare(struct translation *t, const struct group *g, struct co
 /* S0, or the offset in it, has to be aligned. */
 static void emit_align(struct translation *t, const struct group *g, struct cold *cold)
 {
-    if (!g->align)
-        return;
+    if (!g->align || g->high - g->low <= g->align + 1)
+        return;         /* emit_compare() has seen to it */
     emit8(&t->e, 0x41); /* test S0b, mask */
     emit8(&t->e, 0xf6);
     emit8(&t->e, 0xc0 | (H_S0 & 7));
