@@ -385,6 +385,8 @@ struct cold *bt_emit_check(struct translation *t, const struct group *g, unsigne
     struct cold *cold;
     unsigned window;
 
+    if (bt_emit_unchecked(t, g))
+        return bt_cold(t, COLD_NONE, site);
     bt_settle_flags(t);
     if (a->base == RSP && a->index == NO_REG && a->seg == SEG_DS && a->addrsize == word(t))
         return emit_stack_check(t, g, site);
@@ -558,6 +560,8 @@ void bt_emit_cold(struct translation *t)
         for (unsigned n = 0; n < cold->patches; n++)
             emit_patch(&t->e, cold->patch[n], emit_here(&t->e));
         switch (cold->kind) {
+        case COLD_NONE:
+            break;
         case COLD_SITE:
             emit_cold_site(t, cold);
             break;

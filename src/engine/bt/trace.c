@@ -165,6 +165,9 @@ static void title(const struct translation *t, const struct mark *mark, char *te
     case MARK_LOOP:
         snprintf(text, size, "(loop: rounds after the first)");
         return;
+    case MARK_RUN:
+        snprintf(text, size, "(how many rounds stay in their pages?)");
+        return;
     case MARK_END:
         snprintf(text, size, "(on to what follows)");
         return;
@@ -174,6 +177,8 @@ static void title(const struct translation *t, const struct mark *mark, char *te
     }
     cold = &t->cold[mark->what - MARK_COLD];
     switch (cold->kind) {
+    case COLD_NONE:
+        break;
     case COLD_SITE:
     case COLD_ACCESS:
         snprintf(text, size, "(off the fast path: instructions %u-%u)", t->code->site[cold->index].first + 1,

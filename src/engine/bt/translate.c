@@ -208,8 +208,8 @@ static void emit_loop_jump(struct translation *t, unsigned cc)
     if (t->loop_kind == ENTRY_HOST || cc != CC_ALWAYS)
         bt_want_flags_h(t);
     patch = emit_jump(&t->e, cc);
-    if (t->in_loop)
-        emit_patch(&t->e, patch, t->loop);
+    if (t->in_loop && (t->in_run || !t->run_begin))
+        emit_patch(&t->e, patch, t->in_run ? t->run : t->loop);
     else
         t->loop_patch[t->loop_patches++] = patch;
 }
@@ -799,6 +799,7 @@ static void look_for_loop(struct translation *t)
     }
     if (!jumps)
         return;
+    t->loop_jumps = jumps;
     t->loop_kind = entry_kind(t);
     t->loop_recipe = at_jump;
     if (jumps > 1)
@@ -824,25 +825,9 @@ static void emit_body(struct translation *t)
         emit_edge(t, CC_ALWAYS, t->code->offset[t->count], 0);
 }
 
-/* The rounds of a loop after the first. Once a round it looks whether an event waits. */
-static void emit_loop(struct translation *t)
+/* The loop's body once more. Left at its end, it goes on where the first copy does. */
+static void emit_round(struct translation *t)
 {
-    struct emit *e = &t->e;
-    struct cold *cold;
-
-    bt_mark(t, MARK_LOOP);
-    t->loop = emit_here(e);
-    for (unsigned i = 0; i < t->loop_patches; i++)
-        emit_patch(e, t->loop_patch[i], t->loop);
-    t->in_loop = true;
-    t->recipe = t->loop_recipe;
-    t->flags_m = t->loop_kind == ENTRY_FRAME;
-    t->flags_h = t->loop_kind == ENTRY_HOST || (t->loop_kind == ENTRY_ANY && t->recipe.kind == RECIPE_NONE);
-    cold = bt_cold(t, COLD_LOOP, 0);
-    cold->flags_h = t->flags_h;
-    emit_event_check(t, cold);
-    if (t->loop_kind == ENTRY_ANY)
-        t->flags_h = false;
     for (unsigned i = 0; i <= t->loop_last;)
         i = emit_op(t, i);
     if (t->op[t->loop_last].kind != OP_JCC || t->loop_last + 1 == t->count)
@@ -851,7 +836,48 @@ static void emit_loop(struct translation *t)
         bt_want_flags_m(t);
     if (t->rejoin.flags_h)
         bt_want_flags_h(t);
-    emit_jump_to(e, CC_ALWAYS, t->rejoin.here);
+    emit_jump_to(&t->e, CC_ALWAYS, t->rejoin.here);
+}
+
+/* Where the flags are at the begin of a round. */
+static void begin_round(struct translation *t)
+{
+    t->recipe = t->loop_recipe;
+    t->flags_m = t->loop_kind == ENTRY_FRAME;
+    t->flags_h = t->loop_kind == ENTRY_HOST || (t->loop_kind == ENTRY_ANY && t->recipe.kind == RECIPE_NONE);
+}
+
+/* The rounds of a loop after the first. Once a round it looks whether an event waits. */
+static void emit_loop(struct translation *t)
+{
+    const bool runs = bt_find_runs(t);
+    struct emit *e = &t->e;
+    struct cold *cold;
+
+    bt_mark(t, MARK_LOOP);
+    t->loop = emit_here(e);
+    t->in_loop = true;
+    t->run_begin = runs;
+    begin_round(t);
+    cold = bt_cold(t, COLD_LOOP, 0);
+    cold->flags_h = t->flags_h;
+    emit_event_check(t, cold);
+    if (t->loop_kind == ENTRY_ANY)
+        t->flags_h = false;
+    emit_round(t);
+    if (runs)
+        bt_mark(t, MARK_RUN);
+    for (unsigned i = 0; i < t->loop_patches; i++)
+        emit_patch(e, t->loop_patch[i], runs ? emit_here(e) : t->loop);
+    if (!runs)
+        return;
+    bt_emit_run_begin(t);
+    bt_mark(t, MARK_LOOP);
+    t->in_run = true;
+    t->run = emit_here(e);
+    begin_round(t);
+    bt_emit_run_round(t);
+    emit_round(t);
 }
 
 /* The way in from another page: the guest address is in S0. Is that page now what this block was translated from? */
@@ -875,9 +901,9 @@ static void emit_checked_entry(struct translation *t, const uint8_t *page)
 
 static struct bt_code *new_code(struct block *block, const struct bt_op *op, unsigned count)
 {
-    /* Twice, for a loop: an edge for each conditional jump, two for the end; a site for each instruction, some more for
-     * the branch at the end. */
-    const unsigned edges = 2 * (BLOCK_MAX_CONDITIONALS + 2), sites = 2 * (2 * count + 5);
+    /* Three times, for a loop: an edge for each conditional jump, two for the end; a site for each instruction, some
+     * more for the branch at the end. */
+    const unsigned edges = 3 * (BLOCK_MAX_CONDITIONALS + 2), sites = 3 * (2 * count + 5);
     size_t head = ALIGN_UP(sizeof(struct bt_code) + (count + 1) * sizeof(uint16_t), 8);
     struct bt_code *code = calloc(1, head + edges * sizeof(struct bt_edge) + sites * sizeof(struct bt_site));
     unsigned offset = (unsigned)(block_gpa(block) & ~PAGE_MASK);

@@ -41,6 +41,7 @@ struct group {
 /* Code off the straight path, emitted after it. */
 struct cold {
     enum {
+        COLD_NONE,
         COLD_SITE,
         COLD_ACCESS,
         COLD_STACK,
@@ -78,18 +79,27 @@ struct translation {
     unsigned at;   /* the instruction that is being translated */
     uint32_t loop; /* the block jumps to its own begin: where the second copy of it begins; 0: no such */
     bool in_loop;
-    unsigned loop_last; /* its last jump to the begin */
-    struct {            /* what follows that jump, in the first copy */
+    unsigned loop_last, loop_jumps; /* its last jump to the begin; how many there are */
+    struct {                        /* what follows that jump, in the first copy */
         uint32_t here;
         bool flags_h, flags_m;
     } rejoin;
-    uint32_t loop_patch[8];
+    uint32_t loop_patch[16];
     unsigned loop_patches;
     enum entry_kind { ENTRY_NONE, ENTRY_ANY, ENTRY_FRAME, ENTRY_HOST } loop_kind;
     struct recipe loop_recipe;
     uint8_t
         window[BLOCK_MAX_INSNS]; /* by a group's first instruction: 1 + the window that the loop has for it; 0: none */
     unsigned windows;
+    struct bt_run { /* of a window: its access stays in the page for a known number of rounds */
+        bool on;
+        struct group group;
+        int64_t step, ahead; /* bytes its address moves in a round, and of that before it is made */
+    } runs[BT_WINDOWS];
+    unsigned counter; /* the host register that counts a run's rounds, and by how much a round moves it */
+    int8_t counter_step;
+    bool run_begin, in_run; /* rounds end where runs begin; a run is being translated */
+    uint32_t run;           /* where its rounds begin */
     struct cold cold[MAX_COLD];
     unsigned colds;
     struct bt_marks *marks; /* for --trace bt, else NULL */
@@ -125,6 +135,13 @@ struct cold *bt_emit_check(struct translation *t, const struct group *group, uns
 void bt_emit_sum(struct translation *t, const struct access *a, unsigned to, int64_t disp);
 void bt_emit_cold(struct translation *t);
 
+/* runs.c: a loop's rounds without checks. */
+bool bt_find_runs(struct translation *t);      /* are there any? Once the loop's windows are known */
+void bt_emit_run_begin(struct translation *t); /* how many rounds? Goes to t->loop if none; flags are lost */
+void bt_emit_run_round(struct translation *t); /* goes to t->loop if there were enough; flags are lost */
+/* The group's accesses need no check in the present run: S0 = host address of the lowest byte. Else false. */
+bool bt_emit_unchecked(struct translation *t, const struct group *group);
+
 /* system.c: privileged work that stays in translated code. */
 void bt_emit_pushf(struct translation *t, int32_t disp); /* to [S0 + disp] */
 void bt_emit_cli(struct translation *t, unsigned i);
@@ -135,7 +152,7 @@ void bt_emit_swapgs(struct translation *t, unsigned i);
 void bt_emit_identity(struct emit *e, const struct bt_op *op, int32_t disp);
 
 /* trace.c. What the host code from here on is made for: an instruction (its number), or one of these. */
-enum { MARK_ENTRY = 0x100, MARK_LOOP, MARK_END, MARK_CHECKED, MARK_COLD /* + number of the cold part */ };
+enum { MARK_ENTRY = 0x100, MARK_LOOP, MARK_RUN, MARK_END, MARK_CHECKED, MARK_COLD /* + number of the cold part */ };
 struct bt_marks *bt_marks_new(void); /* NULL: no trace */
 void bt_mark_here(struct translation *t, unsigned what);
 void bt_trace_block(struct translation *t); /* frees t->marks */

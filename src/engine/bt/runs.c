@@ -1,0 +1,198 @@
+/*
+ * engine/bt/runs.c: rounds of a loop without checks. Where an access's address
+ * moves by a constant from round to round ("affine"), it stays in the page of its
+ * window for a number of rounds that is known: for so many the loop's third copy
+ * runs, in which such accesses are not checked. Then one round of the second copy
+ * finds the next page.
+ *
+ * Nothing between two looks for events can take a page away that was found
+ * writable or readable, so what holds at a run's begin holds for all of it.
+ */
+#include "engine/bt/translate_internal.h"
+
+#define MAX_STEP   128 /* bytes a round: a page is worth some rounds */
+#define MAX_ROUNDS 255 /* without a look for events */
+
+#define WINDOW(n, field)                                                                                               \
+    (FRAME_BT(window) + (int32_t)((n) * sizeof(struct bt_window) + offsetof(struct bt_window, field)))
+
+/* By how much the instruction moves the register; false: by something else than a constant. */
+static bool find_move(const struct bt_op *op, unsigned reg, int64_t *move)
+{
+    const struct x86_insn *in = op->in;
+
+    *move = 0;
+    if (op->kind == OP_POP || op->kind == OP_LEAVE)
+        return false;
+    if (!(op->gpr_written & BIT(reg)))
+        return true;
+    if (op->memory || in->opsize != 8)
+        return false;
+    if (op->kind == OP_LEA_) {
+        *move = in->disp;
+        return in->base / 8 == reg && in->index / 8 == NO_REG && in->addrsize == 8;
+    }
+    if (op->kind != OP_IDENTITY || (op->gpr_written & (op->gpr_written - 1)))
+        return false;
+    switch (in->mnemonic) {
+    case ZYDIS_MNEMONIC_INC:
+        *move = 1;
+        return true;
+    case ZYDIS_MNEMONIC_DEC:
+        *move = -1;
+        return true;
+    case ZYDIS_MNEMONIC_ADD:
+    case ZYDIS_MNEMONIC_SUB:
+        *move = in->mnemonic == ZYDIS_MNEMONIC_ADD ? (int64_t)in->imm : -(int64_t)in->imm;
+        return in->shape == SHAPE_RI && *move == (int32_t)*move;
+    default:
+        return false;
+    }
+}
+
+/* Adds what the register moves the address in a round to the step, and what of it comes before instruction `at` to what
+ * is ahead. A register that moves can count rounds. */
+static bool add_moves(struct translation *t, unsigned reg, unsigned scale, unsigned at, struct bt_run *run)
+{
+    int64_t step = 0;
+
+    for (unsigned i = 0; reg < 16 && i <= t->loop_last; i++) {
+        int64_t move;
+
+        if (!find_move(&t->op[i], reg, &move))
+            return false;
+        step += move;
+        run->ahead += i < at ? (int64_t)((uint64_t)move << scale) : 0;
+    }
+    run->step += (int64_t)((uint64_t)step << scale);
+    if (step && step == (int8_t)step && bt_host_of[reg] != IN_FRAME) {
+        t->counter = bt_host_of[reg];
+        t->counter_step = (int8_t)step;
+    }
+    return true;
+}
+
+static bool find_run(struct translation *t, unsigned first, struct bt_run *run)
+{
+    const struct access *a = &run->group.leader;
+    const uint8_t align = t->op[first].align;
+
+    if (t->op[first].kind != OP_IDENTITY)
+        return false;
+    bt_find_group(t, first, &run->group);
+    if (a->seg != SEG_DS || a->addrsize != 8 || a->base == RSP || run->group.last > t->loop_last ||
+        !add_moves(t, a->base, 0, first, run) || !add_moves(t, a->index, a->scale, first, run))
+        return false;
+    return run->step <= MAX_STEP && run->step >= -MAX_STEP && !(run->step & (align | run->group.align)) &&
+           run->ahead + run->group.low == (int32_t)(run->ahead + run->group.low);
+}
+
+bool bt_find_runs(struct translation *t)
+{
+    bool any = false;
+
+    t->counter_step = 0;
+    if (t->mode != MODE_LONG64 || t->loop_jumps > 1 || t->loop_kind == ENTRY_HOST ||
+        (t->loop_kind == ENTRY_ANY && t->loop_recipe.kind == RECIPE_NONE))
+        return false;
+    for (unsigned i = 0; i <= t->loop_last; i++) {
+        struct bt_run *run = t->window[i] ? &t->runs[t->window[i] - 1] : NULL;
+
+        if (run) {
+            *run = (struct bt_run){0};
+            run->on = find_run(t, i, run);
+            any |= run->on && run->step;
+        }
+    }
+    return any && t->counter_step;
+}
+
+/* S0 = how many more rounds the offset S0 stays in the page. */
+static void emit_rounds(struct emit *e, const struct bt_run *run)
+{
+    const unsigned step = (unsigned)(run->step < 0 ? -run->step : run->step);
+
+    if (run->step > 0) {
+        emit_rr(e, true, 0xf7, 3, H_S0); /* neg */
+        emit_imm(e, true, IMM_ADD, H_S0, (int32_t)(PAGE_SIZE - (uint64_t)(run->group.high - run->group.low)));
+    }
+    if (!(step & (step - 1))) {
+        emit_shift(e, false, 5, H_S0, (unsigned)__builtin_ctz(step));
+        return;
+    }
+    emit_rex(e, false, H_S0, 0, H_S0, false); /* imul S0d, S0d, 65536 / step: rounded down, at most one too few */
+    emit8(e, 0x69);
+    emit8(e, 0xc0 | (H_S0 & 7) << 3 | (H_S0 & 7));
+    emit32(e, 65536 / step);
+    emit_shift(e, false, 5, H_S0, 16);
+}
+
+static void emit_minimum(struct emit *e)
+{
+    uint32_t less;
+
+    emit_rm(e, false, OP_CMP, H_S0, H_FRAME, FRAME_BT(rounds));
+    less = emit_jump(e, CC_AE);
+    emit_rm(e, false, OP_MOV_STORE, H_S0, H_FRAME, FRAME_BT(rounds));
+    emit_patch(e, less, emit_here(e));
+}
+
+void bt_emit_run_begin(struct translation *t)
+{
+    struct emit *e = &t->e;
+
+    emit_rm(e, false, 0xc7, 0, H_FRAME, FRAME_BT(rounds)); /* mov dword [], imm32 */
+    emit32(e, MAX_ROUNDS);
+    for (unsigned n = 0; n < t->windows; n++) {
+        const struct bt_run *run = &t->runs[n];
+
+        if (!run->on)
+            continue;
+        bt_emit_sum(t, &run->group.leader, H_S0, run->group.low + run->ahead);
+        emit_rm(e, true, OP_SUB, H_S0, H_FRAME, WINDOW(n, tag));
+        emit_imm(e, true, IMM_CMP, H_S0, (int32_t)(PAGE_SIZE - (uint64_t)(run->group.high - run->group.low)));
+        emit_jump_to(e, CC_A, t->loop);
+        if (run->group.align) {
+            emit_rr(e, true, 0xf7, 0, H_S0); /* test S0, imm32 */
+            emit32(e, run->group.align);
+            emit_jump_to(e, CC_NE, t->loop);
+        }
+        if (run->step) {
+            emit_rounds(e, run);
+            emit_minimum(e);
+        }
+        emit_load(e, H_S0, H_FRAME, WINDOW(n, host));
+        emit_rm(e, true, OP_SUB, H_S0, H_FRAME, WINDOW(n, tag));
+        emit_store(e, H_FRAME, WINDOW(n, delta), H_S0);
+    }
+    emit_rm(e, false, OP_MOV, H_S0, H_FRAME, FRAME_BT(rounds));
+    emit_rr(e, true, 0x6b, H_S0, H_S0); /* imul S0, S0, imm8 */
+    emit8(e, (uint8_t)t->counter_step);
+    emit_rr(e, true, OP_ADD, H_S0, t->counter);
+    emit_store(e, H_FRAME, FRAME_BT(last_round), H_S0);
+}
+
+void bt_emit_run_round(struct translation *t)
+{
+    emit_rm(&t->e, true, OP_CMP, t->counter, H_FRAME, FRAME_BT(last_round));
+    emit_jump_to(&t->e, CC_E, t->loop);
+}
+
+bool bt_emit_unchecked(struct translation *t, const struct group *g)
+{
+    const unsigned window = t->in_run ? t->window[g->first] : 0;
+    const struct access *a = &g->leader;
+    struct emit *e = &t->e;
+
+    if (!window || !t->runs[window - 1].on)
+        return false;
+    if (a->base < 16 && bt_host_of[a->base] != IN_FRAME && a->index == NO_REG) {
+        emit_load(e, H_S1, H_FRAME, WINDOW(window - 1, delta));
+        emit_lea_sib(e, true, H_S0, bt_host_of[a->base], H_S1, 0, (int32_t)g->low);
+        return true;
+    }
+    bt_emit_sum(t, a, H_S0, g->low);
+    emit_load(e, H_S1, H_FRAME, WINDOW(window - 1, delta));
+    emit_lea_sib(e, true, H_S0, H_S0, H_S1, 0, 0);
+    return true;
+}
