@@ -112,7 +112,7 @@ struct bt_frame {
     /* The pages that a loop's accesses went to last; filled in its first round. */
     struct bt_window {
         uint64_t tag, host, offset;
-        uint64_t delta; /* host - tag, in a run of rounds without checks */
+        uint64_t delta; /* host - tag (+ the base), in a run of rounds without checks */
     } window[BT_WINDOWS];
     uint32_t rounds;               /* of that run */
     uint64_t last_round;           /* what the register that counts them is then */

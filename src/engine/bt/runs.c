@@ -72,6 +72,14 @@ static bool add_moves(struct translation *t, unsigned reg, unsigned scale, unsig
     return true;
 }
 
+static bool stays(const struct translation *t, unsigned reg)
+{
+    for (unsigned i = 0; i <= t->loop_last; i++)
+        if (t->op[i].gpr_written & BIT(reg))
+            return false;
+    return true;
+}
+
 static bool find_run(struct translation *t, unsigned first, struct bt_run *run)
 {
     const struct access *a = &run->group.leader;
@@ -83,6 +91,7 @@ static bool find_run(struct translation *t, unsigned first, struct bt_run *run)
     if (a->seg != SEG_DS || a->addrsize != 8 || a->base == RSP || run->group.last > t->loop_last ||
         !add_moves(t, a->base, 0, first, run) || !add_moves(t, a->index, a->scale, first, run))
         return false;
+    run->base_stays = a->base < 16 && stays(t, a->base);
     return run->step <= MAX_STEP && run->step >= -MAX_STEP && !(run->step & (align | run->group.align)) &&
            run->ahead + run->group.low == (int32_t)(run->ahead + run->group.low);
 }
@@ -137,6 +146,15 @@ static void emit_minimum(struct emit *e)
     emit_patch(e, less, emit_here(e));
 }
 
+/* S0 += guest register */
+static void emit_add_guest(struct emit *e, unsigned reg)
+{
+    if (bt_host_of[reg] == IN_FRAME)
+        emit_rm(e, true, OP_ADD, H_S0, H_FRAME, FRAME_GPR(reg));
+    else
+        emit_rr(e, true, OP_ADD, H_S0, bt_host_of[reg]);
+}
+
 void bt_emit_run_begin(struct translation *t)
 {
     struct emit *e = &t->e;
@@ -163,6 +181,8 @@ void bt_emit_run_begin(struct translation *t)
         }
         emit_load(e, H_S0, H_FRAME, WINDOW(n, host));
         emit_rm(e, true, OP_SUB, H_S0, H_FRAME, WINDOW(n, tag));
+        if (run->base_stays)
+            emit_add_guest(e, run->group.leader.base);
         emit_store(e, H_FRAME, WINDOW(n, delta), H_S0);
     }
     emit_rm(e, false, OP_MOV, H_S0, H_FRAME, FRAME_BT(rounds));
@@ -186,6 +206,18 @@ bool bt_emit_unchecked(struct translation *t, const struct group *g)
 
     if (!window || !t->runs[window - 1].on)
         return false;
+    if (t->runs[window - 1].base_stays) {
+        emit_load(e, H_S1, H_FRAME, WINDOW(window - 1, delta));
+        if (a->index == NO_REG) {
+            emit_lea(e, true, H_S0, H_S1, (int32_t)g->low);
+        } else if (bt_host_of[a->index] != IN_FRAME) {
+            emit_lea_sib(e, true, H_S0, H_S1, bt_host_of[a->index], a->scale, (int32_t)g->low);
+        } else {
+            emit_load(e, H_S0, H_FRAME, FRAME_GPR(a->index));
+            emit_lea_sib(e, true, H_S0, H_S1, H_S0, a->scale, (int32_t)g->low);
+        }
+        return true;
+    }
     if (a->base < 16 && bt_host_of[a->base] != IN_FRAME && a->index == NO_REG) {
         emit_load(e, H_S1, H_FRAME, WINDOW(window - 1, delta));
         emit_lea_sib(e, true, H_S0, bt_host_of[a->base], H_S1, 0, (int32_t)g->low);

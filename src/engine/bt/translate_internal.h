@@ -92,7 +92,7 @@ struct translation {
         window[BLOCK_MAX_INSNS]; /* by a group's first instruction: 1 + the window that the loop has for it; 0: none */
     unsigned windows;
     struct bt_run { /* of a window: its access stays in the page for a known number of rounds */
-        bool on;
+        bool on, base_stays;
         struct group group;
         int64_t step, ahead; /* bytes its address moves in a round, and of that before it is made */
     } runs[BT_WINDOWS];
