@@ -112,9 +112,10 @@ struct bt_frame {
     /* The pages that a loop's accesses went to last; filled in its first round. */
     struct bt_window {
         uint64_t tag, host, offset;
-        uint64_t delta; /* host - tag (+ the base), in a run of rounds without checks */
     } window[BT_WINDOWS];
-    uint32_t rounds;               /* of that run */
+    /* Of a run of rounds without checks: for each window, host address - linear address (or its moving part). */
+    uint64_t delta[BT_WINDOWS];
+    uint32_t rounds;               /* how many */
     uint64_t last_round;           /* what the register that counts them is then */
     struct bt_jump jump[BT_JUMPS]; /* pairs: two ways of a slot */
 };

@@ -129,6 +129,11 @@ static bool stack_move(const struct translation *t, const struct bt_op *op, int6
     return false;
 }
 
+static bool is_on_stack(const struct translation *t, const struct access *a)
+{
+    return a->base == RSP && a->index == NO_REG && a->seg == SEG_DS && a->addrsize == word(t);
+}
+
 static uint16_t registers_of(const struct access *a)
 {
     return (uint16_t)((a->base < 16 ? BIT(a->base) : 0) | (a->index < 16 ? BIT(a->index) : 0));
@@ -313,11 +318,15 @@ static void emit_linear(struct translation *t, const struct group *g)
 #define WINDOW(n, field)                                                                                               \
     (FRAME_BT(window) + (int32_t)((n) * sizeof(struct bt_window) + offsetof(struct bt_window, field)))
 
+int32_t bt_tlb_tag(const struct group *g)
+{
+    return (int32_t)(g->write ? offsetof(struct x86_tlb_entry, write) : offsetof(struct x86_tlb_entry, read));
+}
+
 /* S1 = the soft-TLB entry for the address in S0; S0 = host address. The loop's window, if there is one, learns it. */
 static void emit_full_check(struct translation *t, const struct group *g, struct cold *cold, unsigned window)
 {
-    const int32_t tag =
-        (int32_t)(g->write ? offsetof(struct x86_tlb_entry, write) : offsetof(struct x86_tlb_entry, read));
+    const int32_t tag = bt_tlb_tag(g);
     const int32_t host = (int32_t)offsetof(struct x86_tlb_entry, host);
     struct emit *e = &t->e;
 
@@ -370,13 +379,18 @@ static bool is_steady(const struct translation *t, const struct group *g)
     return true;
 }
 
-static unsigned find_window(struct translation *t, const struct group *g)
+void bt_find_windows(struct translation *t)
 {
-    if (t->loop_kind == ENTRY_NONE)
-        return 0;
-    if (!t->in_loop && t->windows < BT_WINDOWS && !t->loop_patches && is_steady(t, g))
-        t->window[g->first] = (uint8_t)++t->windows;
-    return t->window[g->first];
+    struct group g;
+
+    for (unsigned i = 0; i <= t->loop_last && t->windows < BT_WINDOWS; i = g.last + 1) {
+        g.last = i;
+        if (!bt_is_access(&t->op[i]))
+            continue;
+        bt_find_group(t, i, &g);
+        if (!is_on_stack(t, &g.leader) && is_steady(t, &g))
+            t->window[i] = (uint8_t)++t->windows;
+    }
 }
 
 struct cold *bt_emit_check(struct translation *t, const struct group *g, unsigned site)
@@ -388,9 +402,9 @@ struct cold *bt_emit_check(struct translation *t, const struct group *g, unsigne
     if (bt_emit_unchecked(t, g))
         return bt_cold(t, COLD_NONE, site);
     bt_settle_flags(t);
-    if (a->base == RSP && a->index == NO_REG && a->seg == SEG_DS && a->addrsize == word(t))
+    if (is_on_stack(t, a))
         return emit_stack_check(t, g, site);
-    window = find_window(t, g);
+    window = t->window[g->first];
     cold = bt_cold(t, COLD_ACCESS, site);
     cold->group = *g;
     cold->back = emit_here(&t->e);

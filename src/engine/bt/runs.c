@@ -13,8 +13,7 @@
 #define MAX_STEP   128 /* bytes a round: a page is worth some rounds */
 #define MAX_ROUNDS 255 /* without a look for events */
 
-#define WINDOW(n, field)                                                                                               \
-    (FRAME_BT(window) + (int32_t)((n) * sizeof(struct bt_window) + offsetof(struct bt_window, field)))
+#define DELTA(window) (FRAME_BT(delta) + 8 * (int32_t)(window))
 
 /* By how much the instruction moves the register; false: by something else than a constant. */
 static bool find_move(const struct bt_op *op, unsigned reg, int64_t *move)
@@ -96,22 +95,34 @@ static bool find_run(struct translation *t, unsigned first, struct bt_run *run)
            run->ahead + run->group.low == (int32_t)(run->ahead + run->group.low);
 }
 
+/* Never goes to its semantics. */
+static bool is_plain(enum op_kind kind)
+{
+    return kind == OP_IDENTITY || kind == OP_NOTHING || kind == OP_LEA_ || kind == OP_JCC || kind == OP_JMP;
+}
+
 bool bt_find_runs(struct translation *t)
 {
     bool any = false;
 
     t->counter_step = 0;
+    t->all_run = true;
     if (t->mode != MODE_LONG64 || t->loop_jumps > 1 || t->loop_kind == ENTRY_HOST ||
         (t->loop_kind == ENTRY_ANY && t->loop_recipe.kind == RECIPE_NONE))
         return false;
     for (unsigned i = 0; i <= t->loop_last; i++) {
         struct bt_run *run = t->window[i] ? &t->runs[t->window[i] - 1] : NULL;
 
-        if (run) {
-            *run = (struct bt_run){0};
-            run->on = find_run(t, i, run);
-            any |= run->on && run->step;
+        if (!run) {
+            t->all_run &= !bt_is_access(&t->op[i]) && is_plain(t->op[i].kind);
+            continue;
         }
+        *run = (struct bt_run){0};
+        run->on = find_run(t, i, run);
+        any |= run->on && run->step;
+        t->all_run &= run->on;
+        if (run->on)
+            i = run->group.last;
     }
     return any && t->counter_step;
 }
@@ -155,10 +166,46 @@ static void emit_add_guest(struct emit *e, unsigned reg)
         emit_rr(e, true, OP_ADD, H_S0, bt_host_of[reg]);
 }
 
+static void fail(struct translation *t, unsigned cc)
+{
+    t->run_fail[t->run_fails++] = emit_jump(&t->e, cc);
+}
+
+/* S0 = the offset in its page where the access will be made, S1 = the soft-TLB entry of that page. */
+static void emit_find_page(struct translation *t, const struct bt_run *run)
+{
+    const struct group *g = &run->group;
+    struct emit *e = &t->e;
+
+    bt_emit_sum(t, &g->leader, H_S0, g->low + run->ahead);
+    emit_tlb_slot(e, FRAME_NEAR(tlb));
+    emit_rm(e, true, OP_SUB, H_S0, H_S1, bt_tlb_tag(g));
+    emit_imm(e, true, IMM_CMP, H_S0, (int32_t)(PAGE_SIZE - (uint64_t)(g->high - g->low)));
+    fail(t, CC_A);
+    if (g->align) {
+        emit_rr(e, true, 0xf7, 0, H_S0); /* test S0, imm32 */
+        emit32(e, g->align);
+        fail(t, CC_NE);
+    }
+}
+
+/* For the unchecked accesses: what makes their linear address, or the part of it that moves, the host's. */
+static void emit_delta(struct translation *t, const struct bt_run *run, unsigned window)
+{
+    struct emit *e = &t->e;
+
+    emit_load(e, H_S0, H_S1, (int32_t)offsetof(struct x86_tlb_entry, host));
+    emit_rm(e, true, OP_SUB, H_S0, H_S1, bt_tlb_tag(&run->group));
+    if (run->base_stays)
+        emit_add_guest(e, run->group.leader.base);
+    emit_store(e, H_FRAME, DELTA(window), H_S0);
+}
+
 void bt_emit_run_begin(struct translation *t)
 {
     struct emit *e = &t->e;
 
+    t->run_fails = 0;
     emit_rm(e, false, 0xc7, 0, H_FRAME, FRAME_BT(rounds)); /* mov dword [], imm32 */
     emit32(e, MAX_ROUNDS);
     for (unsigned n = 0; n < t->windows; n++) {
@@ -166,30 +213,25 @@ void bt_emit_run_begin(struct translation *t)
 
         if (!run->on)
             continue;
-        bt_emit_sum(t, &run->group.leader, H_S0, run->group.low + run->ahead);
-        emit_rm(e, true, OP_SUB, H_S0, H_FRAME, WINDOW(n, tag));
-        emit_imm(e, true, IMM_CMP, H_S0, (int32_t)(PAGE_SIZE - (uint64_t)(run->group.high - run->group.low)));
-        emit_jump_to(e, CC_A, t->loop);
-        if (run->group.align) {
-            emit_rr(e, true, 0xf7, 0, H_S0); /* test S0, imm32 */
-            emit32(e, run->group.align);
-            emit_jump_to(e, CC_NE, t->loop);
-        }
+        emit_find_page(t, run);
         if (run->step) {
             emit_rounds(e, run);
             emit_minimum(e);
         }
-        emit_load(e, H_S0, H_FRAME, WINDOW(n, host));
-        emit_rm(e, true, OP_SUB, H_S0, H_FRAME, WINDOW(n, tag));
-        if (run->base_stays)
-            emit_add_guest(e, run->group.leader.base);
-        emit_store(e, H_FRAME, WINDOW(n, delta), H_S0);
+        emit_delta(t, run, n);
     }
     emit_rm(e, false, OP_MOV, H_S0, H_FRAME, FRAME_BT(rounds));
+    emit_imm(e, false, IMM_ADD, H_S0, 1);
     emit_rr(e, true, 0x6b, H_S0, H_S0); /* imul S0, S0, imm8 */
     emit8(e, (uint8_t)t->counter_step);
     emit_rr(e, true, OP_ADD, H_S0, t->counter);
     emit_store(e, H_FRAME, FRAME_BT(last_round), H_S0);
+}
+
+void bt_end_run_begin(struct translation *t, uint32_t otherwise)
+{
+    for (unsigned i = 0; i < t->run_fails; i++)
+        emit_patch(&t->e, t->run_fail[i], otherwise);
 }
 
 void bt_emit_run_round(struct translation *t)
@@ -207,7 +249,7 @@ bool bt_emit_unchecked(struct translation *t, const struct group *g)
     if (!window || !t->runs[window - 1].on)
         return false;
     if (t->runs[window - 1].base_stays) {
-        emit_load(e, H_S1, H_FRAME, WINDOW(window - 1, delta));
+        emit_load(e, H_S1, H_FRAME, DELTA(window - 1));
         if (a->index == NO_REG) {
             emit_lea(e, true, H_S0, H_S1, (int32_t)g->low);
         } else if (bt_host_of[a->index] != IN_FRAME) {
@@ -219,12 +261,12 @@ bool bt_emit_unchecked(struct translation *t, const struct group *g)
         return true;
     }
     if (a->base < 16 && bt_host_of[a->base] != IN_FRAME && a->index == NO_REG) {
-        emit_load(e, H_S1, H_FRAME, WINDOW(window - 1, delta));
+        emit_load(e, H_S1, H_FRAME, DELTA(window - 1));
         emit_lea_sib(e, true, H_S0, bt_host_of[a->base], H_S1, 0, (int32_t)g->low);
         return true;
     }
     bt_emit_sum(t, a, H_S0, g->low);
-    emit_load(e, H_S1, H_FRAME, WINDOW(window - 1, delta));
+    emit_load(e, H_S1, H_FRAME, DELTA(window - 1));
     emit_lea_sib(e, true, H_S0, H_S0, H_S1, 0, 0);
     return true;
 }

@@ -208,7 +208,7 @@ static void emit_loop_jump(struct translation *t, unsigned cc)
     if (t->loop_kind == ENTRY_HOST || cc != CC_ALWAYS)
         bt_want_flags_h(t);
     patch = emit_jump(&t->e, cc);
-    if (t->in_loop && (t->in_run || !t->run_begin))
+    if (t->in_loop && (t->in_run || !t->has_runs))
         emit_patch(&t->e, patch, t->in_run ? t->run : t->loop);
     else
         t->loop_patch[t->loop_patches++] = patch;
@@ -806,6 +806,8 @@ static void look_for_loop(struct translation *t)
         t->loop_recipe.kind = RECIPE_NONE;
     if (t->loop_kind == ENTRY_FRAME && t->loop_recipe.kind != RECIPE_NONE && bt_flags_are_dead(t, 0, &t->loop_recipe))
         t->loop_kind = ENTRY_ANY;
+    bt_find_windows(t);
+    t->has_runs = bt_find_runs(t);
 }
 
 static void emit_body(struct translation *t)
@@ -850,14 +852,12 @@ static void begin_round(struct translation *t)
 /* The rounds of a loop after the first. Once a round it looks whether an event waits. */
 static void emit_loop(struct translation *t)
 {
-    const bool runs = bt_find_runs(t);
     struct emit *e = &t->e;
     struct cold *cold;
 
     bt_mark(t, MARK_LOOP);
     t->loop = emit_here(e);
     t->in_loop = true;
-    t->run_begin = runs;
     begin_round(t);
     cold = bt_cold(t, COLD_LOOP, 0);
     cold->flags_h = t->flags_h;
@@ -865,19 +865,38 @@ static void emit_loop(struct translation *t)
     if (t->loop_kind == ENTRY_ANY)
         t->flags_h = false;
     emit_round(t);
-    if (runs)
-        bt_mark(t, MARK_RUN);
+}
+
+/* Rounds without checks: the copy that most rounds go to. */
+static void emit_runs(struct translation *t)
+{
+    struct emit *e = &t->e;
+
+    bt_mark(t, MARK_RUN);
     for (unsigned i = 0; i < t->loop_patches; i++)
-        emit_patch(e, t->loop_patch[i], runs ? emit_here(e) : t->loop);
-    if (!runs)
-        return;
+        emit_patch(e, t->loop_patch[i], emit_here(e));
     bt_emit_run_begin(t);
+    bt_end_run_begin(t, t->loop);
     bt_mark(t, MARK_LOOP);
     t->in_run = true;
     t->run = emit_here(e);
     begin_round(t);
     bt_emit_run_round(t);
+    if (t->run_enter)
+        emit_patch(e, t->run_enter, emit_here(e));
     emit_round(t);
+}
+
+/* Already the first round may need no checks. The flags are not what the rounds' recipe says then: there must be
+ * nothing that would show them. */
+static void emit_run_entry(struct translation *t)
+{
+    if (t->loop_kind == ENTRY_ANY && !t->all_run)
+        return;
+    bt_mark(t, MARK_RUN);
+    bt_emit_run_begin(t);
+    t->run_enter = emit_jump(&t->e, CC_ALWAYS);
+    bt_end_run_begin(t, emit_here(&t->e));
 }
 
 /* The way in from another page: the guest address is in S0. Is that page now what this block was translated from? */
@@ -941,9 +960,15 @@ static void emit_block(struct translation *t, const uint8_t *page)
 {
     look_for_loop(t);
     emit_entries(t);
+    if (t->has_runs)
+        emit_run_entry(t);
     emit_body(t);
     if (t->loop_patches)
         emit_loop(t);
+    for (unsigned i = 0; i < t->loop_patches && !t->has_runs; i++)
+        emit_patch(&t->e, t->loop_patch[i], t->loop);
+    if (t->loop_patches && t->has_runs)
+        emit_runs(t);
     emit_checked_entry(t, page);
     t->code->end = emit_here(&t->e);
     place(t, t->vcpu->cache.cold_used, MAX_COLD_BYTES(t->count));

@@ -98,8 +98,11 @@ struct translation {
     } runs[BT_WINDOWS];
     unsigned counter; /* the host register that counts a run's rounds, and by how much a round moves it */
     int8_t counter_step;
-    bool run_begin, in_run; /* rounds end where runs begin; a run is being translated */
-    uint32_t run;           /* where its rounds begin */
+    bool has_runs, all_run; /* the loop has rounds without checks; and no accesses but such */
+    uint32_t run_fail[2 * BT_WINDOWS], run_enter;
+    unsigned run_fails;
+    bool in_run;  /* such rounds are being translated */
+    uint32_t run; /* where its rounds begin */
     struct cold cold[MAX_COLD];
     unsigned colds;
     struct bt_marks *marks; /* for --trace bt, else NULL */
@@ -135,9 +138,13 @@ struct cold *bt_emit_check(struct translation *t, const struct group *group, uns
 void bt_emit_sum(struct translation *t, const struct access *a, unsigned to, int64_t disp);
 void bt_emit_cold(struct translation *t);
 
+void bt_find_windows(struct translation *t);   /* which accesses of the loop have one */
+int32_t bt_tlb_tag(const struct group *group); /* offset in a soft-TLB entry of the tag that lets it pass */
+
 /* runs.c: a loop's rounds without checks. */
-bool bt_find_runs(struct translation *t);      /* are there any? Once the loop's windows are known */
-void bt_emit_run_begin(struct translation *t); /* how many rounds? Goes to t->loop if none; flags are lost */
+bool bt_find_runs(struct translation *t);                         /* are there any? Once the loop's windows are known */
+void bt_emit_run_begin(struct translation *t);                    /* how many rounds? flags are lost */
+void bt_end_run_begin(struct translation *t, uint32_t otherwise); /* where to go if there can be no run now */
 void bt_emit_run_round(struct translation *t); /* goes to t->loop if there were enough; flags are lost */
 /* The group's accesses need no check in the present run: S0 = host address of the lowest byte. Else false. */
 bool bt_emit_unchecked(struct translation *t, const struct group *group);
