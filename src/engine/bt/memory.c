@@ -326,14 +326,10 @@ int32_t bt_tlb_tag(const struct group *g)
 /* S1 = the soft-TLB entry for the address in S0; S0 = host address. The loop's window, if there is one, learns it. */
 static void emit_full_check(struct translation *t, const struct group *g, struct cold *cold, unsigned window)
 {
-    const int32_t tag = bt_tlb_tag(g);
     const int32_t host = (int32_t)offsetof(struct x86_tlb_entry, host);
+    const int32_t tag = bt_tlb_tag(g);
     struct emit *e = &t->e;
 
-    if (window) { /* what another loop left in it must not be taken for ours if this access goes to its semantics */
-        emit_load(e, H_S1, H_FRAME, FRAME_TLB(no_stack));
-        emit_store(e, H_FRAME, WINDOW(window - 1, tag), H_S1);
-    }
     emit_tlb_slot(e, FRAME_NEAR(tlb));
     emit_rm(e, true, OP_SUB, H_S0, H_S1, tag);
     emit_compare(t, g, cold);
@@ -347,6 +343,15 @@ static void emit_full_check(struct translation *t, const struct group *g, struct
         emit_load(e, H_S0, H_FRAME, WINDOW(window - 1, offset));
     }
     emit_rm(e, true, OP_ADD, H_S0, H_S1, host);
+}
+
+/* What another loop, or this one in another address space, left in the windows must not be taken for ours. */
+void bt_emit_empty_windows(struct translation *t)
+{
+    if (t->windows)
+        emit_load(&t->e, H_S1, H_FRAME, FRAME_TLB(no_stack));
+    for (unsigned n = 0; n < t->windows; n++)
+        emit_store(&t->e, H_FRAME, WINDOW(n, tag), H_S1);
 }
 
 /* In a loop's later rounds the page is most often the last round's. */
@@ -420,7 +425,7 @@ struct cold *bt_emit_check(struct translation *t, const struct group *g, unsigne
     if (window && t->in_loop)
         emit_window_check(t, g, cold, window);
     else
-        emit_full_check(t, g, cold, window);
+        emit_full_check(t, g, cold, 0);
     return cold;
 }
 

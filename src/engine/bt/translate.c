@@ -208,10 +208,12 @@ static void emit_loop_jump(struct translation *t, unsigned cc)
     if (t->loop_kind == ENTRY_HOST || cc != CC_ALWAYS)
         bt_want_flags_h(t);
     patch = emit_jump(&t->e, cc);
-    if (t->in_loop && (t->in_run || !t->has_runs))
-        emit_patch(&t->e, patch, t->in_run ? t->run : t->loop);
-    else
+    if (!t->in_loop)
         t->loop_patch[t->loop_patches++] = patch;
+    else if (t->has_runs && !t->in_run)
+        t->loop_again = patch;
+    else
+        emit_patch(&t->e, patch, t->in_run ? t->run : t->loop);
 }
 
 /* What the block's count was too much, as it is left before its end. The flags stay as they are. */
@@ -849,6 +851,13 @@ static void begin_round(struct translation *t)
     t->flags_h = t->loop_kind == ENTRY_HOST || (t->loop_kind == ENTRY_ANY && t->recipe.kind == RECIPE_NONE);
 }
 
+/* The first copy's jumps to its begin lead here. */
+static void patch_loop_jumps(struct translation *t)
+{
+    for (unsigned i = 0; i < t->loop_patches; i++)
+        emit_patch(&t->e, t->loop_patch[i], emit_here(&t->e));
+}
+
 /* The rounds of a loop after the first. Once a round it looks whether an event waits. */
 static void emit_loop(struct translation *t)
 {
@@ -856,6 +865,10 @@ static void emit_loop(struct translation *t)
     struct cold *cold;
 
     bt_mark(t, MARK_LOOP);
+    if (!t->has_runs) {
+        patch_loop_jumps(t);
+        bt_emit_empty_windows(t);
+    }
     t->loop = emit_here(e);
     t->in_loop = true;
     begin_round(t);
@@ -873,8 +886,9 @@ static void emit_runs(struct translation *t)
     struct emit *e = &t->e;
 
     bt_mark(t, MARK_RUN);
-    for (unsigned i = 0; i < t->loop_patches; i++)
-        emit_patch(e, t->loop_patch[i], emit_here(e));
+    patch_loop_jumps(t);
+    bt_emit_empty_windows(t);
+    emit_patch(e, t->loop_again, emit_here(e));
     bt_emit_run_begin(t);
     bt_end_run_begin(t, t->loop);
     bt_mark(t, MARK_LOOP);
@@ -965,8 +979,6 @@ static void emit_block(struct translation *t, const uint8_t *page)
     emit_body(t);
     if (t->loop_patches)
         emit_loop(t);
-    for (unsigned i = 0; i < t->loop_patches && !t->has_runs; i++)
-        emit_patch(&t->e, t->loop_patch[i], t->loop);
     if (t->loop_patches && t->has_runs)
         emit_runs(t);
     emit_checked_entry(t, page);

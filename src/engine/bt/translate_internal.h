@@ -84,7 +84,7 @@ struct translation {
         uint32_t here;
         bool flags_h, flags_m;
     } rejoin;
-    uint32_t loop_patch[16];
+    uint32_t loop_patch[8], loop_again;
     unsigned loop_patches;
     enum entry_kind { ENTRY_NONE, ENTRY_ANY, ENTRY_FRAME, ENTRY_HOST } loop_kind;
     struct recipe loop_recipe;
@@ -138,6 +138,7 @@ struct cold *bt_emit_check(struct translation *t, const struct group *group, uns
 void bt_emit_sum(struct translation *t, const struct access *a, unsigned to, int64_t disp);
 void bt_emit_cold(struct translation *t);
 
+void bt_emit_empty_windows(struct translation *t);
 void bt_find_windows(struct translation *t);   /* which accesses of the loop have one */
 int32_t bt_tlb_tag(const struct group *group); /* offset in a soft-TLB entry of the tag that lets it pass */
 
