@@ -293,6 +293,12 @@ static void emit_align(struct translation *t, const struct group *g, struct cold
     bt_cold_jump(t, cold, CC_NE);
 }
 
+void bt_emit_page_test(struct translation *t, const struct group *g, struct cold *cold)
+{
+    emit_compare(t, g, cold);
+    emit_align(t, g, cold);
+}
+
 static struct cold *emit_stack_check(struct translation *t, const struct group *g, unsigned site)
 {
     struct cold *cold = bt_cold(t, COLD_STACK, site);
@@ -301,8 +307,7 @@ static struct cold *emit_stack_check(struct translation *t, const struct group *
     cold->low = (int32_t)g->low;
     emit_lea(&t->e, word(t) == 8, H_S0, H_GSP, (int32_t)g->low);
     emit_rm(&t->e, true, OP_SUB, H_S0, H_FRAME, FRAME_NEAR(stack_tag));
-    emit_compare(t, g, cold);
-    emit_align(t, g, cold);
+    bt_emit_page_test(t, g, cold);
     emit_rm(&t->e, true, OP_ADD, H_S0, H_FRAME, FRAME_NEAR(stack_host));
     return cold;
 }
@@ -332,8 +337,7 @@ static void emit_full_check(struct translation *t, const struct group *g, struct
 
     emit_tlb_slot(e, FRAME_NEAR(tlb));
     emit_rm(e, true, OP_SUB, H_S0, H_S1, tag);
-    emit_compare(t, g, cold);
-    emit_align(t, g, cold);
+    bt_emit_page_test(t, g, cold);
     if (window) {
         emit_store(e, H_FRAME, WINDOW(window - 1, offset), H_S0);
         emit_load(e, H_S0, H_S1, tag);

@@ -10,8 +10,7 @@
  */
 #include "engine/bt/translate_internal.h"
 
-#define MAX_STEP   128 /* bytes a round: a page is worth some rounds */
-#define MAX_ROUNDS 255 /* without a look for events */
+#define MAX_STEP 128 /* bytes a round: a page is worth some rounds */
 
 #define DELTA(window) (FRAME_BT(delta) + 8 * (int32_t)(window))
 
@@ -147,10 +146,15 @@ static void emit_rounds(struct emit *e, const struct bt_run *run)
     emit_shift(e, false, 5, H_S0, 16);
 }
 
-static void emit_minimum(struct emit *e)
+/* Of the rounds found so far and S0. */
+static void emit_minimum(struct emit *e, bool first)
 {
     uint32_t less;
 
+    if (first) {
+        emit_rm(e, false, OP_MOV_STORE, H_S0, H_FRAME, FRAME_BT(rounds));
+        return;
+    }
     emit_rm(e, false, OP_CMP, H_S0, H_FRAME, FRAME_BT(rounds));
     less = emit_jump(e, CC_AE);
     emit_rm(e, false, OP_MOV_STORE, H_S0, H_FRAME, FRAME_BT(rounds));
@@ -166,27 +170,19 @@ static void emit_add_guest(struct emit *e, unsigned reg)
         emit_rr(e, true, OP_ADD, H_S0, bt_host_of[reg]);
 }
 
-static void fail(struct translation *t, unsigned cc)
-{
-    t->run_fail[t->run_fails++] = emit_jump(&t->e, cc);
-}
-
 /* S0 = the offset in its page where the access will be made, S1 = the soft-TLB entry of that page. */
 static void emit_find_page(struct translation *t, const struct bt_run *run)
 {
     const struct group *g = &run->group;
     struct emit *e = &t->e;
+    struct cold jumps = {0};
 
     bt_emit_sum(t, &g->leader, H_S0, g->low + run->ahead);
     emit_tlb_slot(e, FRAME_NEAR(tlb));
     emit_rm(e, true, OP_SUB, H_S0, H_S1, bt_tlb_tag(g));
-    emit_imm(e, true, IMM_CMP, H_S0, (int32_t)(PAGE_SIZE - (uint64_t)(g->high - g->low)));
-    fail(t, CC_A);
-    if (g->align) {
-        emit_rr(e, true, 0xf7, 0, H_S0); /* test S0, imm32 */
-        emit32(e, g->align);
-        fail(t, CC_NE);
-    }
+    bt_emit_page_test(t, g, &jumps);
+    for (unsigned i = 0; i < jumps.patches; i++)
+        t->run_fail[t->run_fails++] = jumps.patch[i];
 }
 
 /* For the unchecked accesses: what makes their linear address, or the part of it that moves, the host's. */
@@ -204,10 +200,9 @@ static void emit_delta(struct translation *t, const struct bt_run *run, unsigned
 void bt_emit_run_begin(struct translation *t)
 {
     struct emit *e = &t->e;
+    bool first = true;
 
     t->run_fails = 0;
-    emit_rm(e, false, 0xc7, 0, H_FRAME, FRAME_BT(rounds)); /* mov dword [], imm32 */
-    emit32(e, MAX_ROUNDS);
     for (unsigned n = 0; n < t->windows; n++) {
         const struct bt_run *run = &t->runs[n];
 
@@ -216,7 +211,8 @@ void bt_emit_run_begin(struct translation *t)
         emit_find_page(t, run);
         if (run->step) {
             emit_rounds(e, run);
-            emit_minimum(e);
+            emit_minimum(e, first);
+            first = false;
         }
         emit_delta(t, run, n);
     }
