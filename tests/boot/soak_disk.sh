@@ -41,38 +41,38 @@ server=$!
 for _ in $(seq 100); do port=$(sed -n 's/.* port \([0-9]*\) .*/\1/p' "$work/http"); [ -n "$port" ] && break; sleep 0.1; done
 [ -n "$port" ] || { echo "no HTTP server:"; cat "$work/http"; exit 1; }
 
+mkfifo "$work/keys"
+
 # --- a cycle -----------------------------------------------------------------------------------------------------
 
-# Reads the console until a line, or a prompt, has that in it.
-await() { # pattern seconds
-    local text='' part end=$((SECONDS + $2))
-    while [ $SECONDS -lt $end ]; do
-        if IFS= read -r -d '' -n 1 -t 1 part <&"${console[0]}"; then
-            printf %s "$part" >>"$work/console"
-            text=$text$part
-            [[ $text == *$1* ]] && return 0
-            [[ $part == $'\n' ]] && text=
-        elif ! kill -0 "$guest" 2>/dev/null; then
-            return 1
-        fi
+# Waits until the console has said that, behind its first $mark bytes.
+await() { # text seconds
+    local end=$((SECONDS + $2))
+    until tail -c "+$((mark + 1))" "$work/console" | grep -qaF "$1"; do
+        [ $SECONDS -lt $end ] && kill -0 "$guest" 2>/dev/null || return 1
+        sleep 0.2
     done
-    return 1
+}
+
+send() { # line
+    mark=$(stat -c %s "$work/console")
+    printf '%s\n' "$1" >&"$keys"
 }
 
 # Sends a line; it prints its status, which is what is awaited: "$?" as sent is not that.
 type_line() { # line seconds
-    printf '%s; echo status=$?.\n' "$1" >&"${console[1]}"
+    send "$1; echo status=\$?."
     await 'status=0.' "$2"
 }
 
 cycle() { # number
     : >"$work/console"
-    coproc console { exec "$trapeze" run --engine "${ENGINE:-bt}" --memory 512M --disk "$disk" 2>"$work/stderr"; }
-    guest=$console_PID
-    exec {out}<&"${console[0]}" {in}>&"${console[1]}"
-    console=("$out" "$in")
+    mark=0
+    "$trapeze" run --engine "${ENGINE:-bt}" --memory 512M --disk "$disk" <"$work/keys" >"$work/console" 2>"$work/stderr" &
+    guest=$!
+    exec {keys}>"$work/keys"
     await 'login: ' 300 || { echo "no login prompt"; return 1; }
-    echo root >&"${console[1]}"
+    send root
     await 'root@' 120 || { echo "no shell"; return 1; }
     type_line "stty -echo; systemctl is-system-running --wait >/tmp/state; test \"\$(cat /tmp/state)\" = running" 300 ||
         { echo "systemd is not content"; return 1; }
@@ -85,9 +85,9 @@ cycle() { # number
     fi
     type_line 'apt-get update && apt-get -y install soak && sha256sum -c /usr/share/soak/sum' 300 ||
         { echo "apt-get install"; return 1; }
-    echo poweroff >&"${console[1]}"
-    await 'Power down' 120 # what comes after it may be lost
-    exec {out}<&- {in}>&-
+    send poweroff
+    await 'Power down' 300
+    exec {keys}>&-
     wait "$guest"
     status=$?
     guest=

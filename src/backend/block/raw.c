@@ -12,8 +12,8 @@
 #include "backend/block/block_internal.h"
 
 #define ZEROS   KIB(64)
-#define SLOW_NS 500000    /* longer than a write to the page cache takes, apart from the copying */
-#define REST_NS 100000000 /* how long writes are given to other threads after one that took longer */
+#define SLOW_NS 1000000  /* longer than a write to the page cache takes, apart from the copying */
+#define REST_NS 20000000 /* how long writes are given to other threads after one that took longer */
 
 struct raw {
     struct block_layer layer;
