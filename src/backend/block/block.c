@@ -35,7 +35,7 @@ static const char *reason(int rc)
     case -EIO:
         return "input/output error, or the file has become shorter";
     case -ENOENT:
-        return "the file has been deleted: what is written is lost when this machine ends";
+        return "the file has been deleted, and what is written goes with it";
     }
     return strerror(-rc);
 }
