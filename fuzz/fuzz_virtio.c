@@ -14,13 +14,17 @@
 int LLVMFuzzerInitialize(int *argc, char ***argv);
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
-#define RAM     MIB(1)
-#define QUEUE   0x10000ull /* everything the input writes to is in [QUEUE, QUEUE + 64 KiB) */
-#define DATA    0x18000ull /* where chains' bytes are: 1 KiB a queue */
-#define QUEUES  6
-#define ENTRIES 8
+#define RAM      MIB(1)
+#define QUEUE    0x10000ull /* everything the input writes to is in [QUEUE, QUEUE + 64 KiB) */
+#define DATA     0x18000ull /* where chains' bytes are: 2 KiB a queue */
+#define QUEUES   6
+#define ENTRIES  8
+#define BODY_MAX 528 /* bytes for the device: a header and a sector */
+#define ROOM     513 /* and for its answer */
 
 static struct mem *mem;
+static bool packed;            /* since the last set_up() */
+static unsigned added[QUEUES]; /* chains */
 
 struct input {
     const uint8_t *data;
@@ -70,6 +74,8 @@ static uint32_t offered_low(struct every *g)
 /* As a good driver does it. */
 static void set_up(struct every *g, unsigned features)
 {
+    packed = features & 4;
+    memset(added, 0, sizeof(added));
     put(g, 0x14, 0, 1);
     put(g, 0x14, 3, 1);
     put(g, 8, 0, 4);
@@ -90,6 +96,7 @@ static void set_up(struct every *g, unsigned features)
     put(g, 0x14, 0xf, 1);
 }
 
+/* Split: flags, next; packed: id, flags. */
 static void put_desc(gpa_t at, uint64_t addr, uint32_t len, uint16_t flags, uint16_t next)
 {
     uint8_t *desc = mem_pointer(mem, at, 16);
@@ -100,24 +107,50 @@ static void put_desc(gpa_t at, uint64_t addr, uint32_t len, uint16_t flags, uint
     memcpy(desc + 14, &next, 2);
 }
 
-/* Bytes for the device to read, and room for its answer; in a split ring. */
-static void add_chain(struct every *g, struct input *in, unsigned q)
+static void add_packed(unsigned q, gpa_t data, uint32_t len)
 {
-    const gpa_t at = QUEUE + q * 0x1000, data = DATA + q * 0x400;
-    uint8_t *bytes = mem_pointer(mem, data, 0x400), *avail = mem_pointer(mem, at + 0x100, 0x20);
-    unsigned cut = (unsigned)take(in, 1), len;
+    const gpa_t at = QUEUE + q * 0x1000;
+    unsigned first = added[q] * 2 % ENTRIES;
+    uint16_t ready = added[q] * 2 / ENTRIES % 2 ? 0x8000 : 0x80;
+
+    put_desc(at + (first + 1) * 16, data + BODY_MAX, ROOM, 0, ready | 2);
+    if (len)
+        put_desc(at + first * 16, data, len, 0, ready | 1);
+    else
+        put_desc(at + first * 16, data, 1, 0, ready | 3);
+}
+
+static void add_split(unsigned q, gpa_t data, uint32_t len)
+{
+    const gpa_t at = QUEUE + q * 0x1000;
+    uint8_t *avail = mem_pointer(mem, at + 0x100, 0x20);
+    unsigned first = added[q] * 2 % ENTRIES;
     uint16_t index;
 
-    len = (unsigned)take_bytes(in, bytes, cut & 0x7f);
-    if (g->kind == EVERY_VSOCK && q == 1 && len >= 16)
-        memcpy(bytes, (const uint64_t[]){EVERY_CID, 2}, 16); /* else it is nobody's */
-    put_desc(at, data, len, len ? 1 : 0, 1);
-    put_desc(at + 16, data + 0x200, 0x200, 2, 0);
+    put_desc(at + first * 16, data, len, 1, (uint16_t)(first + 1));
+    put_desc(at + (first + 1) * 16, data + BODY_MAX, ROOM, 2, 0);
     memcpy(&index, avail + 2, 2);
-    avail[4 + 2 * (index % ENTRIES)] = len ? 0 : 1;
+    avail[4 + 2 * (index % ENTRIES)] = (uint8_t)(len ? first : first + 1);
     avail[5 + 2 * (index % ENTRIES)] = 0;
     index++;
     memcpy(avail + 2, &index, 2);
+}
+
+/* Bytes for the device to read, and room for its answer: a sector and a status. */
+static void add_chain(struct every *g, struct input *in, unsigned q)
+{
+    const gpa_t data = DATA + q * 0x800;
+    uint8_t *bytes = mem_pointer(mem, data, BODY_MAX);
+    unsigned cut = (unsigned)take(in, 1), len = cut & 0x7f;
+
+    len = (unsigned)take_bytes(in, bytes, len == 0x7f ? BODY_MAX : len);
+    if (g->kind == EVERY_VSOCK && q == 1 && len >= 16)
+        memcpy(bytes, (const uint64_t[]){EVERY_CID, 2}, 16); /* else it is nobody's */
+    if (packed)
+        add_packed(q, data, len);
+    else
+        add_split(q, data, len);
+    added[q]++;
     if (cut & 0x80)
         put(g, 0x3000 + 4 * q, q, 2);
 }
