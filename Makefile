@@ -1,6 +1,6 @@
 # The front door. Meson does the work; `make help` lists what there is.
 .NOTPARALLEL:
-.PHONY: all run guest check check-kvm bench bench-real bench-shares bench-io soak soak-smp soak-disk soak-kill stress fuzz install clean help packages-%
+.PHONY: all run guest check check-kvm check-threads bench bench-real bench-shares bench-io soak soak-smp soak-disk soak-kill stress fuzz install clean help packages-%
 
 all: packages-build build/build.ninja
 	@ninja -C build
@@ -19,6 +19,10 @@ check: packages-check ## run all tests; the last line is the sum
 check-kvm: packages-check ## tests of the kvm engine in QEMU with SVM: slow, and apart from `make check`
 	@$(MAKE) --no-print-directory guest
 	@tests/kvm/run.sh build
+
+check-threads: packages-guest ## the monitor under ThreadSanitizer: several processors, interpreted, and a boot with two
+	@$(MAKE) --no-print-directory guest
+	@tests/threads.sh build-threads build/guest
 
 bench: packages-bench ## speed and memory against native and QEMU's TCG (ENGINES="A B" for other engines, ROUNDS=N)
 	@$(MAKE) --no-print-directory guest
@@ -64,7 +68,7 @@ install: all ## install under PREFIX (default /usr/local)
 	@meson configure build --prefix $(or $(PREFIX),/usr/local) && meson install -C build
 
 clean: ## remove the build trees
-	rm -rf build build-sanitize build-fuzz
+	rm -rf build build-sanitize build-fuzz build-threads
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /make \1\t/p' Makefile | expand -t 16

@@ -236,7 +236,7 @@ void code_free(struct soft_vcpu *vcpu)
     }
     free_list(code, code->dropped);
     free(code->hash);
-    memset(code, 0, sizeof(*code));
+    memset(code, 0, offsetof(struct code_cache, watched)); /* that has counted down to 0; others look at it */
     vcpu->cpu.counters.code_flushed++;
 }
 

@@ -42,11 +42,11 @@ struct code_cache {
     struct block **hash;                      /* chains, as many as 1 << hash_bits; grows with the number of blocks */
     unsigned hash_bits, blocks;
     struct code_page *pages[1 << PAGE_HASH_BITS];
-    _Atomic uint16_t watched[1 << CODE_WATCH_BITS]; /* how many pages of that number, modulo: for other threads */
-    struct block *dropped;                          /* not in use any more, freed between blocks */
-    size_t bytes, bound;                            /* of blocks that are not translated; the most there may be now */
+    struct block *dropped; /* not in use any more, freed between blocks */
+    size_t bytes, bound;   /* of blocks that are not translated; the most there may be now */
     struct ghosts ghosts;
-    unsigned hand; /* where the next eviction begins */
+    unsigned hand;                                  /* where the next eviction begins */
+    _Atomic uint16_t watched[1 << CODE_WATCH_BITS]; /* how many pages of that number, modulo: for other threads */
 };
 
 static inline uint64_t block_key(gpa_t gpa, enum x86_mode mode)
