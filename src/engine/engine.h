@@ -22,7 +22,8 @@ struct engine_config {
     struct mem *mem;
     struct vclock *clock;
     unsigned cpus;
-    size_t code_cache; /* for engines that translate: bytes of translated code a vCPU keeps at most; 0: ENGINE_CODE_CACHE */
+    size_t code_cache; /* for engines that translate: bytes of translated code a vCPU keeps at most; 0:
+                          ENGINE_CODE_CACHE */
     bool perf_map;     /* ditto: tell perf the names of translated code, in /tmp/perf-PID.map */
 };
 
