@@ -304,6 +304,7 @@ static bool compare_free(struct stress_guest *g, const struct engine_ops *first,
     uint64_t both;
 
     g->free = true;
+    trace_mask = options.trace;
     if (start_free(&a, first, g, seed, &ended[0]) && start_free(&b, second, g, seed, &ended[1])) {
         both = common_log(&a, &b);
         /* One that has not ended may be in a loop with a counter that a stray store has made large. */

@@ -202,7 +202,8 @@ const void *bt_on_callout(struct bt_vcpu *vcpu, struct bt_site *site);
 const void *bt_on_link(struct bt_vcpu *vcpu, struct bt_edge *edge, uint64_t rip);
 const void *bt_on_vectors(struct bt_vcpu *vcpu, struct bt_code *code);
 const void *bt_on_jump(struct bt_vcpu *vcpu, uint64_t rip, struct bt_site *site);
-const void *bt_on_tlb_miss(struct bt_vcpu *vcpu, uint64_t lin, uint64_t access); /* size in bytes << 1 | write */
+const void *bt_on_tlb_miss(struct bt_vcpu *vcpu, uint64_t lin,
+                           uint64_t access); /* alignment - 1 << 16 | size in bytes << 1 | write */
 const void *bt_on_resolve(struct bt_vcpu *vcpu, uint64_t rip);
 enum soft_outcome bt_run_block(struct soft_vcpu *vcpu, struct block *block, struct exit *exit, uint64_t end);
 

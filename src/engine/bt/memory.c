@@ -464,7 +464,7 @@ static void emit_cold_access(struct translation *t, const struct cold *cold)
     const struct group *g = &cold->group;
 
     emit_linear(t, g);
-    emit_mov_imm64(&t->e, H_S1, (uint64_t)(g->high - g->low) << 1 | g->write);
+    emit_mov_imm64(&t->e, H_S1, (uint64_t)g->align << 16 | (uint64_t)(g->high - g->low) << 1 | g->write);
     emit_jump_to(&t->e, CC_CALL, t->vcpu->thunk.tlb_miss);
     emit_jump_to(&t->e, CC_AE, cold->back);
     emit_cold_site(t, cold);

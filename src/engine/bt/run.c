@@ -152,7 +152,9 @@ const void *bt_on_resolve(struct bt_vcpu *vcpu, uint64_t rip)
 /* RIP and flags stay as translated code has them. */
 const void *bt_on_tlb_miss(struct bt_vcpu *vcpu, uint64_t lin, uint64_t access)
 {
-    bool loaded = x86_tlb_load(&vcpu->soft.cpu, lin, (unsigned)(access >> 1), access & 1 ? ACCESS_WRITE : ACCESS_READ);
+    const unsigned size = (uint16_t)access >> 1, kind = access & 1 ? ACCESS_WRITE : ACCESS_READ;
+    /* What is not aligned faults before its page is looked at. */
+    bool loaded = !(lin & access >> 16) && x86_tlb_load(&vcpu->soft.cpu, lin, size, kind);
     const void *where = bt_host(vcpu, loaded ? vcpu->thunk.yes : vcpu->thunk.no);
 
     return vcpu->frame.level ? with_vectors(vcpu, where) : where;
