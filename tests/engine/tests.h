@@ -246,6 +246,11 @@ enum { STATUS_PASS, STATUS_FAIL, STATUS_SKIP };
     X(watched_steps_from_outside, EXIT)     \
     X(watched_debug_registers, EXIT)        \
     X(watched_windows, EXIT)                \
+    X(runs_sums, EXIT)                      \
+    X(runs_stores, EXIT)                    \
+    X(runs_faults, EXIT)                    \
+    X(runs_left, EXIT)                      \
+    X(runs_own_code, EXIT)                  \
     X(window_sti, EXIT)                     \
     X(window_sti_cli, EXIT)                 \
     X(window_sti_hlt, EXIT)                 \
