@@ -121,7 +121,7 @@ static const struct option_row options[] = {
     {"--vsock", "PATH[,cid=N]", "sockets between host and guest, over the Unix socket PATH", set_vsock},
     {"--control", "PATH", "a socket for `trapeze control`: the balloon's size, the guest's use of memory", set_control},
     {"--engine", "NAME", "auto (the default), kvm, bt, interp, or lockstep[:A,B]", set_engine},
-    {"--code-cache", "SIZE", "bt: translated code kept for a processor: 32M (the default); from 256K to 1G",
+    {"--code-cache", "SIZE", "bt: translated code kept for a processor at most: 256M (the default); from 256K to 1G",
      set_code_cache},
     {"--demo", NULL, "default guest: show what runs there, then end", set_demo},
     {"--stats", NULL, "print counters at the end", set_stats},
