@@ -122,6 +122,8 @@ static void done(struct block_request *block_request)
 
 static int submit(struct virtio_blk *blk, struct blk_request *request, enum block_op op, uint64_t offset, uint64_t len)
 {
+    bool finished;
+
     request->block = (struct block_request){
         .op = op,
         .offset = offset,
@@ -130,10 +132,11 @@ static int submit(struct virtio_blk *blk, struct blk_request *request, enum bloc
         .iov_count = request->block.iov_count,
         .done = done,
     };
-    virtio_hold(&blk->virtio);
-    if (!block_submit(blk->block, &request->block))
+    lock_drop(&blk->virtio.lock); /* it may take its time with it; other queues go on */
+    finished = block_submit(blk->block, &request->block);
+    lock_take(&blk->virtio.lock);
+    if (!finished) /* by now it may even be given back */
         return -1;
-    virtio_release(&blk->virtio);
     return request->block.rc ? S_IOERR : S_OK;
 }
 
@@ -212,8 +215,10 @@ static void serve(struct virtio_blk *blk, struct blk_request *request)
     for (unsigned i = 0; i < ARRAY_SIZE(kinds); i++)
         if (kinds[i].type == header.type)
             status = kinds[i].serve(blk, request, &header);
-    if (status >= 0)
-        finish(blk, request, (uint8_t)status);
+    if (status < 0)
+        return;
+    finish(blk, request, (uint8_t)status);
+    virtio_release(&blk->virtio);
 }
 
 /* --- the device ------------------------------------------------------------------------------------ */
@@ -240,6 +245,7 @@ static bool take(struct virtio_blk *blk, unsigned queue)
     request->queue = queue;
     request->written = 0;
     request->block.iov_count = 0;
+    virtio_hold(&blk->virtio); /* until it is given back */
     serve(blk, request);
     return true;
 }
