@@ -335,3 +335,87 @@ TEST(smp_tsc)
     smp_run(2, look_at_time);
     EXPECT_EQ(backward, 0);
 }
+
+/* --- KVM's paravirtual help: Linux, Documentation/virt/kvm/x86/hypercalls.rst ------------------------ */
+
+enum { HC_KICK = 5, HC_SEND_IPI = 10, PV_UNHALT = 7, PV_SEND_IPI = 11 };
+
+static volatile unsigned woken;
+
+static void need_kvm(unsigned feature)
+{
+    uint32_t regs[4];
+
+    cpuid(0x40000000, 0, regs);
+    if (regs[1] != 0x4b4d564b) /* "KVMK" */
+        skip("no KVM interface");
+    cpuid(0x40000001, 0, regs);
+    if (!(regs[0] >> feature & 1))
+        skip("the hypercall is not offered");
+}
+
+static word hypercall(word number, word a0, word a1, word a2, word a3)
+{
+    uint32_t regs[4];
+    word result = number;
+
+    cpuid(0, 0, regs);
+    if (regs[2] == 0x444d4163) /* "cAMD" */
+        asm volatile("vmmcall" : "+a"(result) : "b"(a0), "c"(a1), "d"(a2), "S"(a3) : "memory");
+    else
+        asm volatile("vmcall" : "+a"(result) : "b"(a0), "c"(a1), "d"(a2), "S"(a3) : "memory");
+    return result;
+}
+
+/* HLT with interrupts off ends by a kick, also by one that came before it. */
+static void kick(unsigned cpu)
+{
+    if (cpu) {
+        while (woken < ROUNDS / 4) {
+            asm volatile("cli\n hlt" : : : "memory");
+            woken++;
+        }
+        return;
+    }
+    for (unsigned i = 1; i <= ROUNDS / 4; i++) {
+        EXPECT_EQ(hypercall(HC_KICK, 0, smp_apic_id[1], 0, 0), 0);
+        if (!SMP_WAIT(woken >= i))
+            break;
+    }
+}
+
+TEST(smp_kick)
+{
+    begin(2);
+    need_kvm(PV_UNHALT);
+    smp_run(2, kick);
+    EXPECT_EQ(woken, ROUNDS / 4);
+}
+
+static void send_to_all(unsigned cpu)
+{
+    word set = 0;
+
+    smp_barrier();
+    if (cpu) {
+        doze();
+        return;
+    }
+    for (unsigned i = 1; i < smp_count; i++)
+        set |= 1ul << smp_apic_id[i];
+    for (unsigned i = 1; i <= ROUNDS / 10; i++) {
+        EXPECT_EQ(hypercall(HC_SEND_IPI, set, 0, 0, VECTOR), smp_count - 1);
+        for (unsigned n = 1; n < smp_count; n++)
+            expect_taken(n, i);
+    }
+    wake_all();
+}
+
+TEST(smp_send_ipi)
+{
+    begin(2);
+    need_kvm(PV_SEND_IPI);
+    if (!LONG_MODE)
+        skip("64-bit code only");
+    smp_run(smp_count, send_to_all);
+}

@@ -273,6 +273,8 @@ enum { STATUS_PASS, STATUS_FAIL, STATUS_SKIP };
     X(smp_wake_ups, EXIT)                   \
     X(smp_ipi_storm, EXIT)                  \
     X(smp_tsc, EXIT)                        \
+    X(smp_kick, EXIT)                       \
+    X(smp_send_ipi, EXIT)                   \
     X(smp_order_store_buffering, EXIT)      \
     X(smp_order_message, EXIT)              \
     X(smp_order_readers, EXIT)              \
