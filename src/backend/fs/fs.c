@@ -181,20 +181,20 @@ enum {
 
 static const struct {
     fs_serve_fn *serve;
-    uint16_t body; /* bytes it has at least */
+    uint16_t body; /* bytes of its fixed part; names come behind it */
     uint16_t flags;
 } kinds[] = {
-    [FUSE_LOOKUP] = {fs_serve_lookup, 2, 0},
+    [FUSE_LOOKUP] = {fs_serve_lookup, 0, 0},
     [FUSE_FORGET] = {fs_serve_forget, sizeof(struct fuse_forget_in), QUIET},
     [FUSE_BATCH_FORGET] = {fs_serve_batch_forget, sizeof(struct fuse_batch_forget_in), QUIET},
     [FUSE_GETATTR] = {fs_serve_getattr, sizeof(struct fuse_getattr_in), 0},
     [FUSE_SETATTR] = {fs_serve_setattr, sizeof(struct fuse_setattr_in), CHANGES},
     [FUSE_READLINK] = {fs_serve_readlink, 0, 0},
-    [FUSE_SYMLINK] = {fs_serve_symlink, 4, CHANGES},
+    [FUSE_SYMLINK] = {fs_serve_symlink, 0, CHANGES},
     [FUSE_MKNOD] = {fs_serve_mknod, sizeof(struct fuse_mknod_in), CHANGES},
     [FUSE_MKDIR] = {fs_serve_mkdir, sizeof(struct fuse_mkdir_in), CHANGES},
-    [FUSE_UNLINK] = {fs_serve_unlink, 2, CHANGES},
-    [FUSE_RMDIR] = {fs_serve_rmdir, 2, CHANGES},
+    [FUSE_UNLINK] = {fs_serve_unlink, 0, CHANGES},
+    [FUSE_RMDIR] = {fs_serve_rmdir, 0, CHANGES},
     [FUSE_RENAME] = {fs_serve_rename, sizeof(struct fuse_rename_in), CHANGES},
     [FUSE_RENAME2] = {fs_serve_rename2, sizeof(struct fuse_rename2_in), CHANGES},
     [FUSE_LINK] = {fs_serve_link, sizeof(struct fuse_link_in), CHANGES},
@@ -217,7 +217,7 @@ static const struct {
     [FUSE_GETXATTR] = {fs_serve_getxattr, sizeof(struct fuse_getxattr_in), 0},
     [FUSE_LISTXATTR] = {fs_serve_listxattr, sizeof(struct fuse_getxattr_in), 0},
     [FUSE_SETXATTR] = {fs_serve_setxattr, FUSE_COMPAT_SETXATTR_IN_SIZE, CHANGES},
-    [FUSE_REMOVEXATTR] = {fs_serve_removexattr, 2, CHANGES},
+    [FUSE_REMOVEXATTR] = {fs_serve_removexattr, 0, CHANGES},
     [FUSE_INIT] = {serve_init, 4 * sizeof(uint32_t), EARLY},
     [FUSE_DESTROY] = {serve_destroy, 0, 0},
     [FUSE_INTERRUPT] = {serve_nothing, 0, QUIET},

@@ -109,7 +109,7 @@ int fs_serve_mkdir(struct fs *fs, struct fs_call *call)
 
 int fs_serve_symlink(struct fs *fs, struct fs_call *call)
 {
-    const char *name = (call->body_at = 0, fs_take_name(call)), *target = name ? fs_take_string(call) : NULL;
+    const char *name = fs_take_name(call), *target = name ? fs_take_string(call) : NULL;
 
     if (!target)
         return -EINVAL;
@@ -148,7 +148,7 @@ int fs_serve_link(struct fs *fs, struct fs_call *call)
 
 static int remove_name(struct fs *fs, struct fs_call *call, int flags)
 {
-    const char *name = (call->body_at = 0, fs_take_name(call));
+    const char *name = fs_take_name(call);
     struct fs_inode *dir;
     int fd, rc;
 

@@ -71,7 +71,7 @@ static int answer_absent(struct fs *fs, struct fs_call *call)
 
 int fs_serve_lookup(struct fs *fs, struct fs_call *call)
 {
-    const char *name = (call->body_at = 0, fs_take_name(call));
+    const char *name = fs_take_name(call);
     struct fs_inode *parent;
     struct fuse_entry_out entry;
     struct statx st;

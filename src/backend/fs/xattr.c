@@ -124,7 +124,7 @@ int fs_serve_setxattr(struct fs *fs, struct fs_call *call)
 
 int fs_serve_removexattr(struct fs *fs, struct fs_call *call)
 {
-    const char *name = (call->body_at = 0, fs_take_string(call));
+    const char *name = fs_take_string(call);
     struct target target;
     int rc;
 
