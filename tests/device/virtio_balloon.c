@@ -112,13 +112,14 @@ static void test_poison(void **state)
 
 static void give_stats(struct vg *g, uint64_t free, unsigned more)
 {
-    const struct vg_buffer b = {VG_DATA, 20 + more, 0};
+    const struct {
+        uint16_t tag;
+        uint64_t value;
+    } __attribute__((packed)) stats[] = {{4, free}, {5, MIB(100)}};
+    const struct vg_buffer b = {VG_DATA, (uint32_t)sizeof(stats) + more, 0};
 
     memset(vg_ram(g, VG_DATA), 0xff, b.len); /* tags that nobody knows */
-    VG_PUT(g, VG_DATA, uint16_t, 4);
-    VG_PUT(g, VG_DATA + 2, uint64_t, free);
-    VG_PUT(g, VG_DATA + 10, uint16_t, 5);
-    VG_PUT(g, VG_DATA + 12, uint64_t, MIB(100));
+    memcpy(vg_ram(g, VG_DATA), stats, sizeof(stats));
     vg_add(g, STATS, &b, 1);
     vg_kick(g, STATS);
 }
