@@ -68,7 +68,7 @@ struct bt_code {
     uint8_t segment;
     uint8_t vectors; /* enum bt_vectors: what it needs */
     bool dropped;
-    uint16_t edges, sites;
+    uint16_t edges, sites, max_edges, max_sites;
     struct bt_edge *edge;
     struct bt_site *site;
     struct bt_code *next; /* in its segment */

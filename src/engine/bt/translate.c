@@ -79,7 +79,11 @@ struct bt_site *bt_new_site(struct translation *t, unsigned first, unsigned last
 {
     struct bt_site *site = &t->code->site[t->code->sites];
 
-    *index = t->code->sites++;
+    *index = t->code->sites;
+    if (t->code->sites < t->code->max_sites) /* the last one is to spare */
+        t->code->sites++;
+    else
+        t->e.full = true;
     site->code = t->code;
     site->first = (uint8_t)first;
     site->last = (uint8_t)last;
@@ -129,8 +133,13 @@ static void emit_event_check(struct translation *t, struct cold *stub)
 
 static unsigned new_edge(struct translation *t, int64_t target)
 {
-    unsigned index = t->code->edges++;
+    unsigned index = t->code->edges;
     struct bt_edge *edge = &t->code->edge[index];
+
+    if (index < t->code->max_edges)
+        t->code->edges++;
+    else
+        t->e.full = true;
 
     *edge = (struct bt_edge){.from = t->code,
                              .target = (int32_t)target,
@@ -932,21 +941,45 @@ static void emit_checked_entry(struct translation *t, const uint8_t *page)
     emit_jump_to(e, CC_ALWAYS, t->code->entry_m);
 }
 
+/* How many edges and sites an instruction of each kind has at the most, in one copy of the body. */
+static const uint8_t edges_of[] = {
+    [OP_CALLOUT_END] = 1, [OP_STI] = 1, [OP_JMP] = 1, [OP_JCC] = 1, [OP_CALL] = 2, [OP_CALL_INDIRECT] = 1};
+static const uint8_t sites_of[] = {
+    [OP_CALLOUT] = 1,      [OP_CALLOUT_END] = 1,   [OP_IDENTITY] = 1, [OP_PUSH] = 1, [OP_POP] = 1,    [OP_LEAVE] = 1,
+    [OP_PUSHF] = 1,        [OP_PUSH_MEMORY] = 2,   [OP_CLI] = 1,      [OP_STI] = 1,  [OP_SWAPGS] = 1, [OP_DIVIDE] = 1,
+    [OP_JMP_INDIRECT] = 2, [OP_CALL_INDIRECT] = 4, [OP_CALL] = 2,     [OP_RET] = 2};
+_Static_assert(ARRAY_SIZE(edges_of) <= OP_RET + 1 && ARRAY_SIZE(sites_of) == OP_RET + 1, "one for each kind");
+
+/* Does it jump to the block's begin? offset: its own there. */
+static bool closes_loop(const struct bt_op *op, unsigned offset)
+{
+    return (op->kind == OP_JCC || op->kind == OP_JMP) && (int64_t)op->in->imm == -(int64_t)offset;
+}
+
 static struct bt_code *new_code(struct block *block, const struct bt_op *op, unsigned count)
 {
-    /* Three times, for a loop: an edge for each conditional jump, two for the end; a site for each instruction, some
-     * more for the branch at the end. */
-    const unsigned edges = 3 * (BLOCK_MAX_CONDITIONALS + 2), sites = 3 * (2 * count + 5);
     size_t head = ALIGN_UP(sizeof(struct bt_code) + (count + 1) * sizeof(uint16_t), 8);
-    struct bt_code *code = calloc(1, head + edges * sizeof(struct bt_edge) + sites * sizeof(struct bt_site));
-    unsigned offset = (unsigned)(block_gpa(block) & ~PAGE_MASK);
+    unsigned offset = 0, edges = 1, sites = 0, copies = 1;
+    struct bt_code *code;
 
+    for (unsigned i = 0; i < count; i++) {
+        edges += op[i].kind < ARRAY_SIZE(edges_of) ? edges_of[op[i].kind] : 0;
+        sites += op[i].kind == OP_IDENTITY && !op[i].memory ? 0 : sites_of[op[i].kind];
+        copies = closes_loop(&op[i], offset) ? 3 : copies;
+        offset += op[i].in->length;
+    }
+    edges = copies * (edges + 1);
+    sites *= copies;
+    code = calloc(1, head + (edges + 1) * sizeof(struct bt_edge) + (sites + 1) * sizeof(struct bt_site));
     if (!code)
         return NULL;
+    offset = (unsigned)(block_gpa(block) & ~PAGE_MASK);
     code->block = block;
     code->page_offset = (uint16_t)offset;
     code->edge = (struct bt_edge *)((char *)code + head);
-    code->site = (struct bt_site *)(code->edge + edges);
+    code->site = (struct bt_site *)(code->edge + edges + 1);
+    code->max_edges = (uint16_t)edges;
+    code->max_sites = (uint16_t)sites;
     for (unsigned i = 0; i < count; i++) {
         code->offset[i] = (uint16_t)offset;
         offset += op[i].in->length;
