@@ -205,6 +205,7 @@ void fs_close_all_files(struct fs *fs);
 
 /* Before a thread serves its first request: umask 0, for this thread alone. */
 void fs_prepare_thread(void);
+bool fs_is_masked(void); /* it could not be: our own umask holds */
 bool fs_can_switch(void);
 /* What follows is done in the name of the guest's user, but with our rights: the guest has checked its own. -EINVAL. */
 int fs_become(const struct fs *fs, const struct fuse_in_header *who);

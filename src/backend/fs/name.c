@@ -49,6 +49,21 @@ struct making {
     const char *target;
 };
 
+/* What our umask has taken from a new file or directory. */
+static void restore_mode(struct fs *fs, int dir, const char *name, mode_t mode)
+{
+    int fd = openat(dir, name, O_PATH | O_NOFOLLOW | O_CLOEXEC);
+    struct statx st;
+    char proc[16];
+
+    if (fd < 0)
+        return;
+    snprintf(proc, sizeof(proc), "%d", fd);
+    if (!fs_stat_at(fd, "", &st) && !S_ISLNK(st.stx_mode))
+        fchmodat(fs->proc, proc, (mode | st.stx_mode) & 07777, 0); /* what it has of its directory stays */
+    close(fd);
+}
+
 static int make(struct fs *fs, struct fs_call *call, const char *name, const struct making *what)
 {
     struct fs_inode *dir;
@@ -64,6 +79,8 @@ static int make(struct fs *fs, struct fs_call *call, const char *name, const str
         rc = what->make(fd, name, what) ? -errno : 0;
         fs_return(fs, &call->header);
     }
+    if (!rc && what->mode && fs_is_masked())
+        restore_mode(fs, fd, name, what->mode);
     if (!rc)
         rc = answer_new(fs, call, dir, fd, name);
     fs_put(fs, dir);
@@ -253,8 +270,11 @@ static int create(struct fs *fs, const struct fs_call *call, int dir, const char
                      in->mode & 07777);
     rc = fd < 0 ? -errno : fd;
     fs_return(fs, &call->header);
-    if (fd >= 0)
+    if (fd >= 0) {
+        if (fs_is_masked())
+            fchmod(fd, in->mode & 07777);
         return fd;
+    }
     fs_uncharge_fd();
     return rc;
 }

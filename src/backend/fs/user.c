@@ -30,16 +30,22 @@ static void set_caps(const struct __user_cap_data_struct caps[2])
     syscall(SYS_capset, &header, caps);
 }
 
+static _Thread_local bool prepared, masked;
+
+/* The umask belongs to what threads share by CLONE_FS; a sandbox may not let them part. */
 void fs_prepare_thread(void)
 {
-    static _Thread_local bool prepared;
-
     if (prepared)
         return;
     prepared = true;
-    /* The umask belongs to what CLONE_FS threads share. Without that, ours holds: too few rights, never too many. */
-    if (!unshare(CLONE_FS))
+    masked = unshare(CLONE_FS);
+    if (!masked)
         umask(0);
+}
+
+bool fs_is_masked(void)
+{
+    return masked;
 }
 
 bool fs_can_switch(void)
