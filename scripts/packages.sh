@@ -11,7 +11,7 @@ check) want="$build busybox-static libcmocka-dev clang clang-format libclang-rt-
 bench) want="$build busybox-static qemu-system-x86" ;;
 real) want="$build busybox-static qemu-system-x86 lua5.4 openssl perl-base python3 sqlite3" ;;
 io) want="$build busybox-static qemu-system-x86 fio iperf3" ;;
-soak) want="$build busybox-static e2fsprogs mmdebstrap python3" ;;
+soak) want="$build busybox-static e2fsprogs mmdebstrap python3 uidmap" ;;
 *) echo "usage: $0 build|guest|check|bench|real|io|soak" >&2; exit 2 ;;
 esac
 
