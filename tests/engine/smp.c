@@ -340,7 +340,7 @@ TEST(smp_tsc)
 
 enum { HC_KICK = 5, HC_SEND_IPI = 10, PV_UNHALT = 7, PV_SEND_IPI = 11 };
 
-static volatile unsigned woken;
+static volatile unsigned waits, woken;
 
 static void need_kvm(unsigned feature)
 {
@@ -367,19 +367,22 @@ static word hypercall(word number, word a0, word a1, word a2, word a3)
     return result;
 }
 
-/* HLT with interrupts off ends by a kick, also by one that came before it. */
+/* HLT with interrupts off ends by a kick, also by one that came before it (but not before an earlier HLT). */
 static void kick(unsigned cpu)
 {
     if (cpu) {
         while (woken < ROUNDS / 4) {
+            waits = woken + 1;
             asm volatile("cli\n hlt" : : : "memory");
             woken++;
         }
         return;
     }
     for (unsigned i = 1; i <= ROUNDS / 4; i++) {
+        if (!SMP_WAIT(waits == i))
+            break;
         EXPECT_EQ(hypercall(HC_KICK, 0, smp_apic_id[1], 0, 0), 0);
-        if (!SMP_WAIT(woken >= i))
+        if (!SMP_WAIT(woken == i))
             break;
     }
 }
