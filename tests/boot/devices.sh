@@ -1,7 +1,7 @@
 #!/bin/bash
-# Devices under a real kernel: devices.sh TRAPEZE GUEST_DIRECTORY VSOCK_PEER [ENGINE]. Prints a line a case and the sum.
+# Devices under a real kernel: devices.sh TRAPEZE GUEST_DIRECTORY VSOCK_PEER TERMINAL [ENGINE]. Prints a line a case and the sum.
 set -u
-trapeze=$1 guest=$2 peer=$(realpath "$3") engine=${4:-bt}
+trapeze=$1 guest=$2 peer=$(realpath "$3") terminal=$(realpath "$4") engine=${5:-bt}
 [ -s "$guest/vmlinuz" ] || { echo "no guest in $guest: make guest"; exit 77; }
 work=$(mktemp -d)
 started=
@@ -27,6 +27,9 @@ run -- sh -c 'cat; ls /dev/vport*p0 >&2' <"$work/data" >"$work/out" 2>"$work/err
 
 run --append modprobe.blacklist=virtio_console -- sh -c 'cat; ls /dev/vport*p0' <"$peer" >"$work/out" 2>"$work/err"
 [ $? = 1 ] && cmp "$peer" "$work/out"; result "and over the serial port, without that driver" $?
+
+"$terminal" "$trapeze" run --engine "$engine" >"$work/out" 2>"$work/err"
+result "a terminal's size, and its change" $?
 
 # Sockets, started on both sides, one after another and many at once.
 cd "$work" || exit 2
