@@ -918,6 +918,7 @@ static void emit_run_entry(struct translation *t)
         return;
     bt_mark(t, MARK_RUN);
     bt_emit_run_begin(t);
+    bt_emit_empty_windows(t); /* the checked round after the run finds what it needs itself */
     t->run_enter = emit_jump(&t->e, CC_ALWAYS);
     bt_end_run_begin(t, emit_here(&t->e));
 }
