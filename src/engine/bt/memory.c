@@ -68,6 +68,7 @@ static struct access access_of(const struct translation *t, unsigned i)
         a.disp += t->code->offset[i];
     a.size = op->mem_size;
     a.write = op->mem_write;
+    a.maybe = op->mem_maybe;
     return a;
 }
 
@@ -153,6 +154,7 @@ static bool join(struct group *g, unsigned i, const struct access *a, int64_t mo
     g->low = low;
     g->high = high;
     g->write |= a->write;
+    g->maybe |= a->maybe;
     g->last = i;
     g->delta[i - g->first] = a->disp + moved;
     return true;
@@ -166,6 +168,7 @@ static void start(struct group *g, unsigned first, const struct access *leader, 
                         .low = leader->disp,
                         .high = leader->disp + leader->size,
                         .write = leader->write,
+                        .maybe = leader->maybe,
                         .align = align};
     g->delta[0] = leader->disp;
 }
@@ -414,7 +417,7 @@ struct cold *bt_emit_check(struct translation *t, const struct group *g, unsigne
     if (is_on_stack(t, a))
         return emit_stack_check(t, g, site);
     window = t->window[g->first];
-    cold = bt_cold(t, COLD_ACCESS, site);
+    cold = bt_cold(t, g->maybe ? COLD_SITE : COLD_ACCESS, site); /* A and D tell of accesses that were made */
     cold->group = *g;
     cold->back = emit_here(&t->e);
     if (t->mode != MODE_LONG64 && (a->seg == SEG_FS || a->seg == SEG_GS)) { /* others are known to be flat */

@@ -28,6 +28,20 @@ static bool is_written(const ZydisDecodedOperand *operand)
     return operand->actions & ZYDIS_OPERAND_ACTION_MASK_WRITE;
 }
 
+/* May it leave its memory operand alone, all or in part? */
+static bool is_masked(ZydisMnemonic mnemonic)
+{
+    switch (mnemonic) {
+    case ZYDIS_MNEMONIC_VMASKMOVPS:
+    case ZYDIS_MNEMONIC_VMASKMOVPD:
+    case ZYDIS_MNEMONIC_VPMASKMOVD:
+    case ZYDIS_MNEMONIC_VPMASKMOVQ:
+        return true;
+    default:
+        return false;
+    }
+}
+
 /* Instructions the host may execute for the guest, by category: no side effect but on registers, flags, memory. */
 static bool identity_category(ZydisInstructionCategory category)
 {
@@ -121,6 +135,7 @@ static bool look_at_operand(struct bt_op *op, const ZydisDecodedOperand *o)
             return false;
         op->memory = true;
         op->mem_write = is_written(o);
+        op->mem_maybe = is_masked(op->z.insn.mnemonic);
         op->mem_size = (uint8_t)(o->size / 8);
         return true;
     case ZYDIS_OPERAND_TYPE_REGISTER:

@@ -41,6 +41,7 @@ struct bt_op {
     bool flags_maybe;                   /* some of those written may stay */
     bool flags_kept;                    /* undefined ones may stay */
     bool memory, mem_write;             /* has a memory operand to be checked */
+    bool mem_maybe;                     /* may leave it alone, all or in part (masks) */
     uint8_t mem_size;                   /* bytes */
     uint8_t align;                      /* mask that the linear address must have clear */
     uint8_t displaced;                  /* explicit register operands that live in the frame */

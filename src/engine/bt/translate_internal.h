@@ -25,7 +25,7 @@ struct access {
     unsigned base, index, scale, seg, addrsize;
     int64_t disp;
     unsigned size; /* bytes */
-    bool write;
+    bool write, maybe;
 };
 
 /* A run of instructions whose memory accesses share one check. */
@@ -33,7 +33,7 @@ struct group {
     struct access leader;
     unsigned first, last;
     int64_t low, high; /* [low, high) from the common base */
-    bool write;
+    bool write, maybe; /* maybe: one of them may not be made at all */
     uint8_t align;
     int64_t delta[BLOCK_MAX_INSNS]; /* by instruction - first: of its access from the base at the group's begin */
 };
