@@ -43,6 +43,11 @@ CODE(code_data, "1: mov $0x1201800, %edx\n mov " SI ", %cr3\n call 2f\n mov $0x1
                 "call 2f\n dec %ecx\n jnz 1b\n int $0x80\n"
                 "2: add (" DX "), %eax\n add $4, %edx\n cmp $0x1201810, %edx\n jne 2b\n ret");
 
+/* Data: a loop that begins in a page that all spaces show and goes down into the one that differs. */
+CODE(code_data_edge, "1: mov $0x1202040, %edx\n mov " SI ", %cr3\n call 2f\n mov $0x1202040, %edx\n mov " DI ", %cr3\n"
+                     "call 2f\n dec %ecx\n jnz 1b\n int $0x80\n"
+                     "2: add (" DX "), %eax\n sub $4, " DX "\n cmp $0x1201ff8, " DX "\n jne 2b\n ret");
+
 CODE(code_add_1, "add $1, %eax\n ret");
 CODE(code_add_100, "add $0x10000, %eax\n ret");
 CODE(code_switch_1, "call *" DX "\n add $1, %eax\n ret");
@@ -57,6 +62,7 @@ static void two_spaces(uint64_t flags)
     spaces[0] = read_cr3() & ~(PAGE - 1);
     map(HERE, (word)here, PTE_PW | flags);
     map(THERE, 0, 0);
+    map(THERE + PAGE, (word)page_new(), PTE_PW | flags);
     spaces[1] = page_space(THERE);
     here[PAGE - 1] = 0x90;
     memcpy(here + PAGE - 4, "\x0f\x22\xde", 3); /* mov si, %cr3 */
@@ -66,6 +72,8 @@ static void two_spaces(uint64_t flags)
     PLACE(pages[1] + 0x100, code_switch_100);
     *(uint32_t *)(pages[0] + 0x80c) = 1;
     *(uint32_t *)(pages[1] + 0x80c) = 0x10000;
+    *(uint32_t *)(pages[0] + 0xffc) = 1;
+    *(uint32_t *)(pages[1] + 0xffc) = 0x10000;
     for (unsigned i = 0; i < 2; i++) {
         page_select(spaces[i]);
         map(THERE, (word)pages[i], PTE_PW);
@@ -80,8 +88,9 @@ static void alternate(word bits0, word bits1)
         const char *code;
         uint32_t sum;
     } ways[] = {
-        {code_call, 0x10001}, {code_call_indirect, 0x10001}, {code_return, 0x10001},   {code_jump, 0x10001},
-        {code_fall, 0x10001}, {code_edge, 0x10001},          {code_straddle, 0x10001}, {code_data, 0x10001},
+        {code_call, 0x10001},     {code_call_indirect, 0x10001}, {code_return, 0x10001},
+        {code_jump, 0x10001},     {code_fall, 0x10001},          {code_edge, 0x10001},
+        {code_straddle, 0x10001}, {code_data, 0x10001},          {code_data_edge, 0x10001},
     };
     word cr3[2] = {spaces[0] | bits0, spaces[1] | bits1}, old = read_cr3();
 
