@@ -126,11 +126,30 @@ static unsigned modern_opcode(const ZydisDecodedInstruction *insn, struct fields
     return opcode == 0x82 ? 0x80 : opcode;
 }
 
+/* Displacement aside, what follows ModRM. A register in an immediate's upper half has three bits outside 64-bit mode
+ * (SDM vol. 2, 2.3.8). */
+static void emit_tail(struct emit *e, const struct bt_op *op)
+{
+    const ZydisDecodedInstruction *insn = &op->z.insn;
+    const unsigned tail = tail_offset(insn);
+
+    if (tail == insn->length)
+        return;
+    emit_bytes(e, op->z.bytes + tail, insn->length - tail - 1u);
+    for (unsigned i = 0; op->z.mode != MODE_LONG64 && i < insn->operand_count_visible; i++) {
+        if (op->z.op[i].encoding == ZYDIS_OPERAND_ENCODING_IS4) {
+            emit8(e, op->z.bytes[insn->length - 1] & 0x7f);
+            return;
+        }
+    }
+    emit8(e, op->z.bytes[insn->length - 1]);
+}
+
 static void emit_instruction(struct emit *e, const struct bt_op *op, const uint8_t *scratch, int32_t disp)
 {
     const ZydisDecodedInstruction *insn = &op->z.insn;
     struct fields f = find_fields(op, scratch);
-    unsigned opcode, tail = tail_offset(insn);
+    unsigned opcode;
     bool modrm;
 
     opcode = modern_opcode(insn, &f, &modrm);
@@ -150,7 +169,7 @@ static void emit_instruction(struct emit *e, const struct bt_op *op, const uint8
         emit_modrm_mem(e, f.reg, H_S0, disp);
     else if (modrm)
         emit8(e, 0xc0 | (f.reg & 7) << 3 | (f.rm & 7));
-    emit_bytes(e, op->z.bytes + tail, insn->length - tail);
+    emit_tail(e, op);
 }
 
 static bool whole_write(const struct bt_op *op, const ZydisDecodedOperand *o)
