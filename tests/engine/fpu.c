@@ -195,6 +195,38 @@ TEST(fpu_avx_enable)
     EXPECT_TRAP(NM);
 }
 
+/* A register in an immediate's upper half: XMM9, or XMM1 outside 64-bit mode (SDM vol. 2, 2.3.8). The mask is 0: XMM3
+ * becomes XMM4. Then it is -1: XMM5. */
+CODE(code_is4, "vpxor %xmm1, %xmm1, %xmm1\n vpcmpeqd %xmm4, %xmm4, %xmm4\n vpxor %xmm5, %xmm5, %xmm5\n"
+#ifdef __x86_64__
+               "vpxor %xmm9, %xmm9, %xmm9\n"
+#endif
+               "1: .byte 0xc4, 0xe3, 0x59, 0x4a, 0xdd, 0x90\n" /* vblendvps xmm3, xmm4, xmm5, is4 */
+               "vmovd %xmm3, %edx\n add %edx, %eax\n"
+               "vpcmpeqd %xmm1, %xmm1, %xmm1\n"
+#ifdef __x86_64__
+               "vpcmpeqd %xmm9, %xmm9, %xmm9\n"
+#endif
+               "dec %ecx\n jnz 1b\n int $0x80");
+TEST(fpu_is4)
+{
+    struct context c;
+
+    NEED_XSAVE();
+    need("avx", 1, 0, 2, 28);
+    on();
+    write_cr4(read_cr4() | CR4_OSXSAVE);
+    xcr0(0, 7);
+    for (unsigned round = 0; round < HOT; round++) {
+        c = kernel_context((word)code_is4);
+        c.ax = 0;
+        c.cx = 3;
+        context_run(&c);
+        EXPECT_END(&c, 0x80);
+        EXPECT_EQ((uint32_t)c.ax, 0xffffffff); /* -1 in the first round, 0 in the others */
+    }
+}
+
 TEST(fpu_xsave_faults)
 {
     NEED_XSAVE();

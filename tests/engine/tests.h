@@ -96,6 +96,7 @@ enum { STATUS_PASS, STATUS_FAIL, STATUS_SKIP };
     X(fpu_xcr0, EXIT)                       \
     X(fpu_cpuid_sizes, EXIT)                \
     X(fpu_avx_enable, EXIT)                 \
+    X(fpu_is4, EXIT)                        \
     X(fpu_xsave_faults, EXIT)               \
     X(fpu_xrstor_init, EXIT)                \
     X(gate_call, EXIT)                      \
