@@ -8,7 +8,7 @@
 #include "kit/page.h"
 #include "kit/regs.h"
 
-enum { PAGES = 6, BYTES = PAGES * PAGE, MARGIN = 64, HOLE = 3 };
+enum { PAGES = 6, BYTES = PAGES * PAGE, MARGIN = 64, HOLE = 3, TIMES = 30 };
 
 /* BX: where it begins; CX: rounds; AX: sum, 0 at first. Each touches `size` bytes a round from BX + first + step *
  * round on. The write goes to the same place. */
@@ -208,7 +208,7 @@ TEST(runs_sums)
 {
     paging_64();
     scatter();
-    for (unsigned n = 0; n < HOT; n++)
+    for (unsigned n = 0; n < TIMES; n++)
         for (unsigned i = 0; i < sizeof loops / sizeof *loops; i++)
             if (!loops[i].write)
                 whole(&loops[i]);
@@ -218,7 +218,7 @@ TEST(runs_stores)
 {
     paging_64();
     scatter();
-    for (unsigned n = 0; n < HOT / 4; n++)
+    for (unsigned n = 0; n < TIMES; n++)
         for (unsigned i = 0; i < sizeof loops / sizeof *loops; i++)
             if (loops[i].write)
                 stores(&loops[i]);
@@ -266,7 +266,7 @@ TEST(runs_faults)
     paging_64();
     scatter();
     write_cr0(read_cr0() | CR0_WP);
-    for (unsigned n = 0; n < HOT; n++)
+    for (unsigned n = 0; n < TIMES; n++)
         for (unsigned i = 0; i < sizeof loops / sizeof *loops; i++) {
             hole(&loops[i], n & 1 ? 0 : loops[i].write ? PTE_P : PTE_PW);
             if (n % 16 == 0)
@@ -279,7 +279,7 @@ TEST(runs_left)
 {
     paging_64();
     scatter();
-    for (unsigned n = 0; n < HOT; n++) {
+    for (unsigned n = 0; n < TIMES; n++) {
         unsigned at = MARGIN + pick(2 * PAGE), end = at + pick(3 * PAGE);
         const uint8_t old = (uint8_t)get(end, 1);
         struct context c;
