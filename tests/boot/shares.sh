@@ -68,7 +68,7 @@ cat >"$share/Makefile" <<'MAKE'
 test: ; @echo made here >made; cat made; exit 3
 MAKE
 if command -v make >/dev/null; then
-    (cd "$share" && run --root host -- make test)
+    (unset MAKEFLAGS MAKELEVEL MFLAGS && cd "$share" && run --root host -- make test) # (we may be under make ourselves)
     [ $? = 2 ] && [ "$(head -n 1 "$work/out")" = "made here" ] && [ ! -e "$share/made" ]; result "make test in the host's root" $?
 fi
 if [ "$(id -u)" = 0 ] && command -v setpriv >/dev/null; then
