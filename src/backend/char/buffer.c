@@ -92,10 +92,12 @@ void chardev_buffer_clear(struct chardev *chardev)
 size_t chardev_buffer_feed(struct chardev *chardev, const void *data, size_t len)
 {
     const struct chardev_client *client = &chardev->client;
+    size_t room;
 
     if (!client->receive)
         return 0;
-    len = MIN(len, client->can_receive(client->opaque));
+    room = client->can_receive(client->opaque); /* once: it may be another the next time */
+    len = MIN(len, room);
     if (len)
         client->receive(client->opaque, data, len);
     return len;
