@@ -20,8 +20,9 @@ typedef uint64_t gva_t; /* guest linear ("virtual") address */
 #define MIB(n) ((uint64_t)(n) << 20)
 #define GIB(n) ((uint64_t)(n) << 30)
 
-#define ARRAY_SIZE(a)    (sizeof(a) / sizeof((a)[0]))
-#define BIT(n)           (1ull << (n))
+#define ARRAY_SIZE(a) (sizeof(a) / sizeof((a)[0]))
+#define BIT(n)        (1ull << (n))
+/* The lesser is evaluated twice: no calls in here that may say something else the next time. */
 #define MIN(a, b)        ((a) < (b) ? (a) : (b))
 #define MAX(a, b)        ((a) > (b) ? (a) : (b))
 #define ALIGN_UP(x, a)   (((x) + (a)-1) & ~((uint64_t)(a)-1))

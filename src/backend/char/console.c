@@ -146,9 +146,11 @@ static void deliver(struct console *console)
 
     while (console->head != console->tail && client->receive) {
         uint32_t at = console->head % TYPE_AHEAD, len;
+        size_t room;
 
-        atomic_store(&console->no_room, true); /* before looking: accept_input may come in between */
-        len = (uint32_t)MIN(client->can_receive(client->opaque), MIN(console->tail - console->head, TYPE_AHEAD - at));
+        atomic_store(&console->no_room, true);      /* before looking: accept_input may come in between */
+        room = client->can_receive(client->opaque); /* once: it may be another the next time */
+        len = (uint32_t)MIN(room, MIN(console->tail - console->head, TYPE_AHEAD - at));
         if (!len)
             return;
         client->receive(client->opaque, &console->keys[at], len);
