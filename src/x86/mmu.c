@@ -128,7 +128,7 @@ static enum x86_rc translate(struct x86_cpu *cpu, gva_t lin, unsigned access, st
 bool x86_tlb_load(struct x86_cpu *cpu, gva_t lin, unsigned size, unsigned access)
 {
     struct x86_tlb *tlb = cpu->tlb;
-    const struct x86_tlb_entry *e = x86_tlb_slot(tlb->table->entry, lin);
+    const struct x86_tlb_entry *e = x86_tlb_slot(tlb->current, lin);
     struct piece piece;
 
     if (tlb->current == tlb->none || (lin & ~PAGE_MASK) + size > PAGE_SIZE ||

@@ -190,6 +190,38 @@ static void test_tables_apart(void **state)
 }
 
 /* Changes of what rights depend on. */
+/* Fetching has other rights than reading: the entry asked for is the one that data accesses look at. */
+static void test_load(void **state)
+{
+    static const uint64_t cr4[] = {0, CR4_SMAP};
+
+    for (unsigned i = 0; i < ARRAY_SIZE(cr4); i++) {
+        struct fake *f = paged(cr4[i]);
+        const gpa_t pte = PML4_A + 0x3000 + 8 * 0x40;
+        const struct x86_tlb_entry *e;
+        bool mmio;
+
+        fake_write(f, pte, 0x50000 | 3, 8);
+        fake_write(f, pte + 8, 0x51000 | 3, 8);
+        assert_non_null(x86_fetch_entry(&f->cpu, 0x40000, &mmio));
+        assert_false(x86_tlb_load(&f->cpu, 0x40ffc, 8, ACCESS_READ)); /* crosses */
+        assert_int_equal(fake_read(f, pte + 8, 8), 0x51000 | 3);
+        assert_true(x86_tlb_load(&f->cpu, 0x40ff8, 8, ACCESS_READ) || !cr4[i]); /* one table for both without SMAP */
+        e = x86_tlb_slot(f->tlb.current, 0x40000);
+        assert_int_equal(e->read, 0x40000);
+        assert_false(x86_tlb_load(&f->cpu, 0x40ff8, 8, ACCESS_READ)); /* is there */
+        assert_int_equal(fake_read(f, pte, 8), 0x50000 | 0x23);
+        assert_true(x86_tlb_load(&f->cpu, 0x40000, 1, ACCESS_WRITE));
+        assert_int_equal(e->write, 0x40000);
+        assert_int_equal(fake_read(f, pte, 8), 0x50000 | 0x63);
+        assert_int_equal(x86_tlb_load(&f->cpu, 0x42000, 1, ACCESS_READ), !cr4[i]); /* the user's */
+        fake_write(f, pte + 8, 0, 8);
+        assert_false(x86_tlb_load(&f->cpu, 0x41000, 1, ACCESS_READ));
+        assert_false(x86_tlb_load(&f->cpu, BIT(63), 1, ACCESS_READ));
+        fake_free(f);
+    }
+}
+
 static void test_control_flushes(void **state)
 {
     static const struct {
@@ -359,6 +391,7 @@ int main(void)
         cmocka_unit_test(test_spaces_run_out),
         cmocka_unit_test(test_drop_gpa),
         cmocka_unit_test(test_tables_apart),
+        cmocka_unit_test(test_load),
         cmocka_unit_test(test_control_flushes),
         cmocka_unit_test(test_control),
         cmocka_unit_test(test_long_mode_on_and_off),
