@@ -121,14 +121,17 @@ static void give_up_pages(struct soft_vcpu *vcpu)
     lock_drop(&requests->lock);
 }
 
+/* Who is not running is not waited for: what was asked meanwhile is done after we say that we run again, before any
+ * instruction. */
 void soft_share_serve(struct soft_vcpu *vcpu)
 {
     struct soft_share *share = &vcpu->vm->share;
 
-    give_up_pages(vcpu);
     for (unsigned n = 0;; n++) {
-        const uint32_t owner = atomic_load(&share->exclusive);
+        uint32_t owner;
 
+        give_up_pages(vcpu);
+        owner = atomic_load(&share->exclusive);
         if (!owner || owner == vcpu->cpu.id + 1)
             return;
         atomic_store(&vcpu->requests.running, false);

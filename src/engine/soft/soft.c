@@ -172,8 +172,10 @@ bool soft_attend(struct soft_vcpu *vcpu, struct exit *exit)
     struct x86_cpu *cpu = &vcpu->cpu;
     uint32_t events = atomic_fetch_and(&cpu->events, X86_EV_TRAP);
 
-    if (events & X86_EV_SHARE)
-        soft_share_serve(vcpu);
+    if (events & X86_EV_SHARE) {
+        soft_share_serve(vcpu); /* it may take long, and others write to code meanwhile */
+        events |= atomic_fetch_and(&cpu->events, X86_EV_TRAP | X86_EV_SHARE);
+    }
     if (events & X86_EV_MEMORY)
         take_writes(vcpu);
     if (events & X86_EV_FLUSH)

@@ -1,0 +1,191 @@
+/*
+ * tests/unit/test_share.c: several vCPUs and one memory (engine/soft/share.h),
+ * without guest code: threads make the calls that engines make, and look at what
+ * their soft TLBs let them do.
+ */
+#include <pthread.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "engine/soft/soft.h"
+#include "mem/mem.h"
+#include "x86/access.h"
+
+#define CPUS   3
+#define RAM    MIB(1)
+#define PAGE   0x5000ull /* real mode: linear addresses are physical ones */
+#define ROUNDS 3000
+
+static struct soft_vm vm;
+static struct soft_vcpu *cpu[CPUS];
+static uint8_t *ram;
+static const struct soft_hooks no_hooks;
+
+static int set_up(void **state)
+{
+    struct engine_config config = {.mem = mem_new(), .clock = vclock_new(), .cpus = CPUS};
+    struct error err;
+
+    memset(&vm, 0, sizeof(vm));
+    assert_int_equal(mem_add_ram(config.mem, 0, RAM, &err), 0);
+    assert_int_equal(soft_vm_init(&vm, &config, &no_hooks), 0);
+    for (unsigned i = 0; i < CPUS; i++) {
+        cpu[i] = aligned_alloc(64, ALIGN_UP(sizeof(*cpu[i]), 64));
+        memset(cpu[i], 0, sizeof(*cpu[i]));
+        soft_vcpu_init(cpu[i], &vm, i);
+    }
+    ram = mem_find(vm.mem, 0)->host;
+    return 0;
+}
+
+static int tear_down(void **state)
+{
+    for (unsigned i = 0; i < CPUS; i++) {
+        soft_vcpu_fini(cpu[i]);
+        free(cpu[i]);
+    }
+    soft_vm_fini(&vm);
+    vclock_free(vm.clock);
+    mem_free(vm.mem);
+    return 0;
+}
+
+static bool writable(struct soft_vcpu *vcpu)
+{
+    return x86_tlb_write(&vcpu->cpu, PAGE, 8) != NULL;
+}
+
+/* What the run loop does between two blocks. */
+static void look_at_events(struct soft_vcpu *vcpu)
+{
+    if (atomic_fetch_and(&vcpu->cpu.events, ~X86_EV_SHARE) & X86_EV_SHARE)
+        soft_share_serve(vcpu);
+}
+
+/* --- asked while another has all stand still ------------------------------------------------------- */
+
+static _Atomic bool ready;
+static bool kept;
+
+static void *stand_still(void *opaque)
+{
+    struct soft_vcpu *vcpu = opaque;
+
+    soft_share_enter(vcpu);
+    x86_tlb_load(&vcpu->cpu, PAGE, 8, ACCESS_WRITE);
+    kept = !writable(vcpu); /* so that the test tests something */
+    atomic_store(&ready, true);
+    while (!(atomic_load(&vcpu->cpu.events) & X86_EV_SHARE))
+        continue;
+    look_at_events(vcpu);
+    kept |= writable(vcpu);
+    soft_share_leave(vcpu);
+    return NULL;
+}
+
+/* A page that was asked for while the vCPU stood still is given up before it goes on. */
+static void test_asked_standing_still(void **state)
+{
+    pthread_t thread;
+
+    for (unsigned i = 0; i < 20; i++) {
+        atomic_store(&ready, false);
+        pthread_create(&thread, NULL, stand_still, cpu[1]);
+        while (!atomic_load(&ready))
+            continue;
+        soft_share_enter(cpu[0]);
+        soft_share_exclusive(cpu[0], true);
+        soft_share_hold(cpu[0], PAGE);
+        soft_share_exclusive(cpu[0], false);
+        pthread_join(thread, NULL);
+        soft_share_release(cpu[0], PAGE);
+        soft_share_leave(cpu[0]);
+        assert_false(kept);
+    }
+}
+
+/* --- a page with code is written by nobody who was not asked ------------------------------------------ */
+
+static _Atomic bool done;
+static _Atomic unsigned writes, unseen;
+
+static uint64_t *counter(void)
+{
+    return (uint64_t *)(ram + PAGE);
+}
+
+/* Writes through its soft TLB wherever that lets it; sleeps, and stops the others, now and then. */
+static void *writer(void *opaque)
+{
+    struct soft_vcpu *vcpu = opaque;
+    uint64_t *host;
+
+    soft_share_enter(vcpu);
+    for (unsigned n = 0; !atomic_load(&done); n++) {
+        look_at_events(vcpu);
+        x86_tlb_load(&vcpu->cpu, PAGE, 8, ACCESS_WRITE);
+        host = x86_tlb_write(&vcpu->cpu, PAGE, 8);
+        if (host) {
+            __atomic_fetch_add(host, 1, __ATOMIC_RELAXED);
+            atomic_fetch_add_explicit(&writes, 1, memory_order_relaxed);
+        }
+        if (n % 64 == 17) {
+            soft_share_leave(vcpu);
+            soft_share_enter(vcpu);
+        }
+        if (n % 512 == 100) {
+            soft_share_exclusive(vcpu, true);
+            soft_share_exclusive(vcpu, false);
+        }
+    }
+    soft_share_leave(vcpu);
+    return NULL;
+}
+
+static void test_held(void **state)
+{
+    pthread_t thread[CPUS];
+    struct soft_vcpu *self = cpu[0];
+
+    atomic_store(&done, false);
+    for (unsigned i = 1; i < CPUS; i++)
+        pthread_create(&thread[i], NULL, writer, cpu[i]);
+    soft_share_enter(self);
+    for (unsigned round = 0; round < ROUNDS; round++) {
+        uint64_t before;
+
+        look_at_events(self);
+        soft_share_hold(self, PAGE);
+        before = __atomic_load_n(counter(), __ATOMIC_RELAXED);
+        for (unsigned n = 0; n < 200; n++)
+            if (__atomic_load_n(counter(), __ATOMIC_RELAXED) != before)
+                atomic_fetch_add(&unseen, 1);
+        soft_share_release(self, PAGE);
+        if (round % 512 == 50) {
+            soft_share_exclusive(self, true);
+            soft_share_exclusive(self, false);
+        }
+        for (unsigned n = 0; n < 100; n++)
+            __builtin_ia32_pause();
+    }
+    soft_share_leave(self);
+    atomic_store(&done, true);
+    for (unsigned i = 1; i < CPUS; i++)
+        pthread_join(thread[i], NULL);
+    assert_int_equal(atomic_load(&unseen), 0);
+    assert_true(atomic_load(&writes) > 0);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup_teardown(test_asked_standing_still, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_held, set_up, tear_down),
+    };
+
+    return cmocka_run_group_tests_name("share", tests, NULL, NULL);
+}
