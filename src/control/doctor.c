@@ -16,6 +16,7 @@
 struct engine_row {
     const struct engine_ops *engine;
     bool works;
+    bool outrun; /* hardware, and slower than a software engine */
     struct engine_speed speed;
     struct error why;
 };
@@ -45,6 +46,12 @@ static void look_at_engines(struct report *report)
 
         row->engine = engine;
         row->works = !engine->probe(&row->why) && !machine_measure_engine(engine, &row->speed, &row->why);
+    }
+    for (unsigned i = 0; i < report->engines; i++) {
+        struct engine_row *row = &report->engine[i];
+
+        for (unsigned j = 0; j < report->engines && row->engine->hardware && row->works; j++)
+            row->outrun |= !report->engine[j].engine->hardware && report->engine[j].speed.mips > row->speed.mips;
     }
 }
 
@@ -102,10 +109,9 @@ static void print_engine(const struct engine_row *row)
 {
     if (!row->works)
         printf("  %-9s no     %s\n", row->engine->name, row->why.message);
-    else if (row->engine->hardware && !row->speed.hardware)
-        printf("  %-9s slow   it emulates: %.3g million instructions a second, the processor itself %.0f; auto passes "
-               "it over\n",
-               row->engine->name, row->speed.mips, row->speed.native_mips);
+    else if (row->outrun)
+        printf("  %-9s slow   %s%.3g million instructions a second, the processor itself %.0f; auto passes it over\n",
+               row->engine->name, row->speed.hardware ? "" : "it emulates: ", row->speed.mips, row->speed.native_mips);
     else
         printf("  %-9s works  %.0f million instructions a second (%s)\n", row->engine->name, row->speed.mips,
                row->engine->summary);

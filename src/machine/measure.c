@@ -1,7 +1,7 @@
 /*
  * machine/measure.c: how fast an engine is: a small loop of guest code, against
- * the same instructions on the host's processor. Short: some milliseconds, and
- * some dozens of them on an engine that is a thousand times slower.
+ * the same instructions on the host's processor. Short: some milliseconds, on an
+ * engine that is a thousand times slower too.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -15,11 +15,12 @@
 #define DATA          0x2000
 #define STACK         0x4000
 #define ROUND         6 /* instructions in the loop below */
-#define ROUNDS_FIRST  1000
+#define ROUNDS_FIRST  250
 #define ROUNDS_MAX    1000000
 #define ROUNDS_GROWTH 4
-#define LONG_ENOUGH   0.004 /* seconds: no longer runs than the first of these */
-#define LONG_RUNS     3     /* the best of so many: somebody else may have had the processor, or the first was cold */
+#define LONG_ENOUGH   0.001    /* seconds: no longer runs than the first of these */
+#define LONG_RUNS     3        /* the best of so many: somebody else may have had the processor */
+#define CODE_CACHE    KIB(512) /* of translators: the loop is small */
 #define NATIVE_ROUNDS 200000
 
 /* 32-bit code: a load, a store, a call and its return, a conditional jump. It ends with a write to port F4h. */
@@ -137,7 +138,7 @@ int machine_measure_engine(const struct engine_ops *engine, struct engine_speed 
 {
     struct vclock *clock = vclock_new();
     struct mem *mem = mem_new();
-    struct engine_config config = {.mem = mem, .clock = clock, .cpus = 1};
+    struct engine_config config = {.mem = mem, .clock = clock, .cpus = 1, .code_cache = CODE_CACHE};
     struct engine_vm *vm = NULL;
     struct engine_vcpu *vcpu = NULL;
     int rc = clock && mem ? 0 : error_set(err, -ENOMEM, "no memory to measure %s", engine->name);

@@ -121,6 +121,12 @@ timeout 60 "$trapeze" run --engine interp --kernel "$image" --append shutdown_no
 if [ $? = 121 ] && grep -q 'triple fault). It began with #' "$work/err" && grep -q '^rip ' "$work/err"; then
     passed=$((passed + 1)); echo "PASS triple fault"
 else failed=$((failed + 1)); echo "FAIL triple fault: $(cat "$work/err")"; fi
+# auto: one line says what was taken and why: kvm and bt's speeds, or why one of them does not work.
+timeout 60 "$trapeze" run --kernel "$image" --append shutdown_no_idt --memory 64M >"$work/out" 2>"$work/err" </dev/null
+if [ "$(grep -c '^trapeze: engine ' "$work/err")" = 1 ] &&
+    grep -qE '^trapeze: engine (kvm .*auto: [0-9]+ million instructions a second, bt [0-9]+|bt .*auto: not kvm: .+|interp .*not bt: .+)\)$' "$work/err"; then
+    passed=$((passed + 1)); echo "PASS auto says what it took"
+else failed=$((failed + 1)); echo "FAIL auto's line: $(cat "$work/err")"; fi
 # doctor: one line an engine and a fact, its status what it says about run; the same as JSON.
 "$trapeze" doctor >"$work/out" 2>"$work/err"
 status=$?
