@@ -131,10 +131,33 @@ static bool flat(const struct x86_cpu *cpu, const struct x86_segment *s)
     return (s->attr & (ATTR_P | ATTR_CODE | ATTR_EXPAND_DOWN | ATTR_WRITABLE)) == (ATTR_P | ATTR_WRITABLE);
 }
 
+static uint64_t room(const struct x86_segment *s, bool write)
+{
+    const bool code = s->attr & ATTR_CODE;
+
+    if (!(s->attr & ATTR_P) || (!code && (s->attr & ATTR_EXPAND_DOWN)))
+        return 0;
+    if (write ? code || !(s->attr & ATTR_WRITABLE) : code && !(s->attr & ATTR_READABLE))
+        return 0;
+    return (uint64_t)s->limit + 1;
+}
+
+static void update_rooms(struct x86_cpu *cpu)
+{
+    cpu->code_room = (uint64_t)cpu->seg[SEG_CS].limit + 1;
+    for (unsigned s = 0; s < 6; s++) {
+        cpu->seg_room[false][s] = room(&cpu->seg[s], false);
+        cpu->seg_room[true][s] = room(&cpu->seg[s], true);
+        if (s < SEG_FS && (cpu->seg[s].base || (s == SEG_CS ? cpu->code_room : cpu->seg_room[true][s]) != BIT(32)))
+            cpu->segmented |= 1u << s;
+    }
+}
+
 static void update_segments(struct x86_cpu *cpu)
 {
     unsigned s;
 
+    cpu->segmented = 0;
     if (cpu->mode == MODE_LONG64) { /* AMD APM vol. 2, 4.5.3 */
         cpu->stack_size = 8;
         cpu->lin_mask = ~0ull;
@@ -151,6 +174,8 @@ static void update_segments(struct x86_cpu *cpu)
         if (flat(cpu, &cpu->seg[s]))
             cpu->seg_flat |= 1u << s;
     }
+    if (cpu->mode == MODE_PROT32 || cpu->mode == MODE_COMPAT32)
+        update_rooms(cpu);
 }
 
 void x86_update_mode(struct x86_cpu *cpu)

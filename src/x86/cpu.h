@@ -124,8 +124,12 @@ struct x86_cpu {
     uint8_t cpl;          /* 0..3: SS.DPL; 0 in real mode, 3 in virtual-8086 */
     uint8_t stack_size;   /* bytes of the stack pointer: 2, 4 or 8 */
     uint8_t seg_flat;     /* bit s: accesses through s need no limit or type check */
+    uint8_t segmented;    /* 32-bit code: bit s, of ES CS SS DS: has a base, or a limit or type to be looked at */
     uint64_t seg_base[6]; /* effective bases: 0 for ES CS SS DS in 64-bit mode */
-    uint64_t lin_mask;    /* linear addresses wrap here: 32 or 64 bits */
+    /* 32-bit code, for fast checks: an access of n bytes is allowed that ends at most here; 0: x86_check_segment() has
+     * to look. For reads, for writes; for instructions. */
+    uint64_t seg_room[2][6], code_room;
+    uint64_t lin_mask; /* linear addresses wrap here: 32 or 64 bits */
 
     /* --- not architectural: the runner's --------------------------------------- */
     _Atomic uint32_t events; /* X86_EV_*: looked at on block edges */

@@ -94,7 +94,9 @@ void x86_tlb_select(struct x86_cpu *cpu)
                        ? tlb->none
                        : tlb->space->table[x86_mmu_index(cpu, ACCESS_READ)].entry;
     forget_stack(tlb);
-    tlb->context = (((tlb->space->id << 20) + tlb->epoch) << 4 | (unsigned)(cpu->cpl == 3) << 3 | cpu->mode) * tlb->key;
+    tlb->context = (((tlb->space->id << 20) + tlb->epoch) << 4 | (unsigned)(cpu->cpl == 3) << 3 | cpu->mode |
+                    (uint64_t)cpu->segmented << 60) *
+                   tlb->key;
 }
 
 void x86_tlb_seed(struct x86_tlb *tlb, uint64_t key, uint64_t no_stack)

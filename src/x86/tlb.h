@@ -72,8 +72,8 @@ struct x86_tlb {
     } stack;
     gva_t no_stack;
     uint8_t nowhere[PAGE_SIZE];
-    /* Tells apart the mappings that fetches go by: of the present space, privilege and mode, as flushed so far. To be
-     * added to an address: the sum then stands for the address in that mapping. */
+    /* Tells apart the mappings that fetches go by: of the present space, privilege and mode (with what is segmented),
+     * as flushed so far. To be added to an address: the sum then stands for the address in that mapping. */
     uint64_t context;
     uint64_t ids, epoch, key; /* ids given so far; counts flushes of pages; random and odd */
     struct x86_tlb_space spaces[TLB_SPACES];

@@ -77,7 +77,7 @@ struct bt_code {
 
 enum bt_vectors { BT_NO_VECTORS, BT_SSE, BT_AVX };
 
-/* Where to go on at a guest address. The key is the address plus near.salt: holds in that mapping only. */
+/* Where to go on at a guest address. The key is the linear address plus near.salt: holds in that mapping only. */
 struct bt_jump {
     uint64_t key;
     const void *entry;
@@ -177,8 +177,8 @@ void bt_cache_flush(struct bt_vcpu *vcpu);
 void bt_link(struct bt_vcpu *vcpu, struct bt_edge *edge, struct bt_code *to);
 void bt_forget_returns(struct bt_vcpu *vcpu);
 void bt_forget_jumps(struct bt_vcpu *vcpu);
-/* The next jump to the address finds the entry. */
-void bt_learn_jump(struct bt_vcpu *vcpu, uint64_t rip, const struct bt_code *code);
+/* The next jump to CS:RIP finds the entry. */
+void bt_learn_jump(struct bt_vcpu *vcpu, const struct bt_code *code);
 
 /* stats.c */
 void bt_count_callout(struct bt_vcpu *vcpu, const struct bt_site *site);
@@ -210,6 +210,14 @@ enum soft_outcome bt_run_block(struct soft_vcpu *vcpu, struct block *block, stru
 static inline const void *bt_host(const struct bt_vcpu *vcpu, uint32_t offset)
 {
     return vcpu->cache.rx + offset;
+}
+
+/* Of CS:RIP, when the guest's state is in struct x86_cpu. */
+static inline gva_t bt_linear_rip(const struct bt_vcpu *vcpu)
+{
+    const struct x86_cpu *cpu = &vcpu->soft.cpu;
+
+    return (cpu->seg_base[SEG_CS] + cpu->rip) & cpu->lin_mask;
 }
 
 static inline struct bt_near *bt_near(struct bt_vcpu *vcpu)

@@ -108,13 +108,14 @@ void bt_forget_jumps(struct bt_vcpu *vcpu)
 }
 
 /* The newest goes first, what was there to the other way. */
-void bt_learn_jump(struct bt_vcpu *vcpu, uint64_t rip, const struct bt_code *code)
+void bt_learn_jump(struct bt_vcpu *vcpu, const struct bt_code *code)
 {
-    const size_t slot = ((uint32_t)rip * BT_JUMP_HASH & BT_JUMP_MASK) / sizeof(struct bt_jump);
+    const uint64_t lin = bt_linear_rip(vcpu);
+    const size_t slot = ((uint32_t)lin * BT_JUMP_HASH & BT_JUMP_MASK) / sizeof(struct bt_jump);
     struct bt_jump *way = &vcpu->frame.jump[slot];
 
     way[1] = way[0];
-    way[0] = (struct bt_jump){.key = rip + vcpu->soft.tlb.context, .entry = bt_host(vcpu, code->entry_m)};
+    way[0] = (struct bt_jump){.key = lin + vcpu->soft.tlb.context, .entry = bt_host(vcpu, code->entry_m)};
 }
 
 /* --- life ---------------------------------------------------------------------------------------- */

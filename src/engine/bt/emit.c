@@ -160,10 +160,12 @@ void emit_jump_table(struct emit *e, unsigned opcode, bool w, unsigned reg, size
     emit32(e, (uint32_t)disp);
 }
 
-void emit_table_jump(struct emit *e, unsigned n)
+void emit_table_jump(struct emit *e, unsigned n, bool segmented)
 {
     emit_rm(e, true, OP_SUB, H_S0, H_FRAME, FRAME_NEAR(salt));
     emit_imm(e, true, IMM_AND, H_S0, (int32_t)PAGE_MASK);
+    if (segmented)
+        emit_rm(e, false, OP_SUB, H_S0, H_FRAME, FRAME_CPU(seg_base) + 8 * SEG_CS);
     emit_store(e, H_FRAME, FRAME_CPU(rip), H_S0);
     emit_jump_table(e, 0xff, false, n, offsetof(struct bt_jump, entry));
 }

@@ -151,7 +151,7 @@ void emit_tlb_slot(struct emit *e, int32_t table);
 
 /* op reg, the field of the jump table's entry at offset S1 */
 void emit_jump_table(struct emit *e, unsigned opcode, bool w, unsigned reg, size_t field);
-/* To that entry, of which S0 is the key. n: 4 JMP, 2 CALL. */
-void emit_table_jump(struct emit *e, unsigned n);
+/* To that entry, of which S0 is the key. n: 4 JMP, 2 CALL. segmented: CS has a base. */
+void emit_table_jump(struct emit *e, unsigned n, bool segmented);
 
 #endif

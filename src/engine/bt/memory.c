@@ -29,10 +29,12 @@ bool bt_is_access(const struct bt_op *op)
     }
 }
 
-/* FS and GS have bases; the others are flat and alike. */
-static unsigned segment_class(unsigned seg)
+/* Segments known to be flat are alike. FS and GS have bases, and code need not be readable. */
+static unsigned segment_class(const struct translation *t, unsigned seg)
 {
-    return seg == SEG_FS || seg == SEG_GS ? seg : SEG_DS;
+    if (seg == SEG_FS || seg == SEG_GS || (t->mode != MODE_LONG64 && seg == SEG_CS))
+        return seg;
+    return bt_is_segmented(t, seg) ? seg : SEG_FLAT;
 }
 
 static struct access access_of(const struct translation *t, unsigned i)
@@ -40,7 +42,7 @@ static struct access access_of(const struct translation *t, unsigned i)
     const struct bt_op *op = &t->op[i];
     const struct x86_insn *in = op->in;
     unsigned size = word(t);
-    struct access a = {.base = RSP, .index = NO_REG, .seg = SEG_DS, .addrsize = size, .size = size};
+    struct access a = {.base = RSP, .index = NO_REG, .seg = segment_class(t, SEG_SS), .addrsize = size, .size = size};
 
     switch (op->kind) {
     case OP_PUSH:
@@ -61,7 +63,7 @@ static struct access access_of(const struct translation *t, unsigned i)
     a.base = in->base / 8;
     a.index = in->index / 8;
     a.scale = in->scale;
-    a.seg = segment_class(in->seg);
+    a.seg = segment_class(t, in->seg);
     a.addrsize = in->addrsize;
     a.disp = in->disp;
     if (a.base == X86_REG_RIP)
@@ -132,7 +134,7 @@ static bool stack_move(const struct translation *t, const struct bt_op *op, int6
 
 static bool is_on_stack(const struct translation *t, const struct access *a)
 {
-    return a->base == RSP && a->index == NO_REG && a->seg == SEG_DS && a->addrsize == word(t);
+    return a->base == RSP && a->index == NO_REG && a->seg == segment_class(t, SEG_SS) && a->addrsize == word(t);
 }
 
 static uint16_t registers_of(const struct access *a)
@@ -185,7 +187,7 @@ void bt_find_push(const struct translation *t, unsigned i, struct group *g)
     const unsigned size = word(t);
     const struct access a = {.base = RSP,
                              .index = NO_REG,
-                             .seg = SEG_DS,
+                             .seg = segment_class(t, SEG_SS),
                              .addrsize = size,
                              .disp = -(int64_t)size,
                              .size = size,
@@ -302,6 +304,26 @@ void bt_emit_page_test(struct translation *t, const struct group *g, struct cold
     emit_align(t, g, cold);
 }
 
+/* An offset in a segment, in S0, becomes linear. */
+static void emit_base(struct translation *t, unsigned seg)
+{
+    if (seg != SEG_FLAT)
+        emit_rm(&t->e, t->mode == MODE_LONG64, OP_ADD, H_S0, H_FRAME, FRAME_CPU(seg_base) + (int32_t)(8 * seg));
+}
+
+/* The same, if the segment allows the access: else its semantics tell what is wrong. S1 is lost. */
+static void emit_segment(struct translation *t, const struct group *g, struct cold *cold)
+{
+    const unsigned seg = g->leader.seg;
+
+    if (seg != SEG_FLAT && t->mode != MODE_LONG64) {
+        emit_lea(&t->e, true, H_S1, H_S0, (int32_t)(g->high - g->low));
+        emit_rm(&t->e, true, OP_CMP, H_S1, H_FRAME, FRAME_CPU(seg_room[g->write]) + (int32_t)(8 * seg));
+        cold->refused = emit_jump(&t->e, CC_A);
+    }
+    emit_base(t, seg);
+}
+
 static struct cold *emit_stack_check(struct translation *t, const struct group *g, unsigned site)
 {
     struct cold *cold = bt_cold(t, COLD_STACK, site);
@@ -309,6 +331,7 @@ static struct cold *emit_stack_check(struct translation *t, const struct group *
     cold->back = emit_here(&t->e);
     cold->low = (int32_t)g->low;
     emit_lea(&t->e, word(t) == 8, H_S0, H_GSP, (int32_t)g->low);
+    emit_segment(t, g, cold);
     emit_rm(&t->e, true, OP_SUB, H_S0, H_FRAME, FRAME_NEAR(stack_tag));
     bt_emit_page_test(t, g, cold);
     emit_rm(&t->e, true, OP_ADD, H_S0, H_FRAME, FRAME_NEAR(stack_host));
@@ -318,9 +341,7 @@ static struct cold *emit_stack_check(struct translation *t, const struct group *
 static void emit_linear(struct translation *t, const struct group *g)
 {
     bt_emit_sum(t, &g->leader, H_S0, g->low);
-    if (g->leader.seg != SEG_DS)
-        emit_rm(&t->e, t->mode == MODE_LONG64, OP_ADD, H_S0, H_FRAME,
-                FRAME_CPU(seg_base) + (int32_t)(8 * g->leader.seg));
+    emit_base(t, g->leader.seg);
 }
 
 #define WINDOW(n, field)                                                                                               \
@@ -420,15 +441,8 @@ struct cold *bt_emit_check(struct translation *t, const struct group *g, unsigne
     cold = bt_cold(t, g->maybe ? COLD_SITE : COLD_ACCESS, site); /* A and D tell of accesses that were made */
     cold->group = *g;
     cold->back = emit_here(&t->e);
-    if (t->mode != MODE_LONG64 && (a->seg == SEG_FS || a->seg == SEG_GS)) { /* others are known to be flat */
-        emit8(&t->e, 0x41);                                                 /* test byte [FRAME + seg_flat], bit */
-        emit8(&t->e, 0xf6);
-        emit_modrm_mem(&t->e, 0, H_FRAME, FRAME_CPU(seg_flat));
-        emit8(&t->e, (unsigned)BIT(a->seg));
-        bt_cold_jump(t, cold, CC_E);
-        cold->kind = COLD_SITE; /* the address may not be one */
-    }
-    emit_linear(t, g);
+    bt_emit_sum(t, a, H_S0, g->low);
+    emit_segment(t, g, cold);
     if (window && t->in_loop)
         emit_window_check(t, g, cold, window);
     else
@@ -450,6 +464,8 @@ static void emit_cold_site(struct translation *t, const struct cold *cold)
 {
     struct bt_site *site = &t->code->site[cold->index];
 
+    if (cold->refused)
+        emit_patch(&t->e, cold->refused, emit_here(&t->e));
     emit_cold_flags(t, cold);
     emit_mov_imm64(&t->e, H_S0, (uint64_t)site);
     emit_jump_to(&t->e, CC_ALWAYS, t->vcpu->thunk.callout);
@@ -478,6 +494,7 @@ static void emit_cold_access(struct translation *t, const struct cold *cold)
 static void emit_cold_stack(struct translation *t, const struct cold *cold)
 {
     emit_lea(&t->e, word(t) == 8, H_S0, H_GSP, cold->low);
+    emit_base(t, segment_class(t, SEG_SS));
     emit_jump_to(&t->e, CC_CALL, t->vcpu->thunk.stack_miss);
     emit_jump_to(&t->e, CC_AE, cold->back);
     emit_cold_site(t, cold);
@@ -494,6 +511,19 @@ static void emit_cold_edge(struct translation *t, const struct cold *cold)
     emit_jump_to(&t->e, CC_ALWAYS, t->vcpu->thunk.link);
 }
 
+/* S0 = the target of a jump: outside CS the jump faults. */
+static void emit_cold_limit(struct translation *t, struct bt_site *site)
+{
+    uint32_t inside;
+
+    emit_rm(&t->e, true, OP_CMP, H_S0, H_FRAME, FRAME_CPU(code_room));
+    inside = emit_jump(&t->e, CC_B);
+    emit_mov_imm64(&t->e, H_S0, (uint64_t)site);
+    emit_jump_to(&t->e, CC_ALWAYS, t->vcpu->thunk.callout);
+    site->resume = emit_here(&t->e);
+    emit_patch(&t->e, inside, emit_here(&t->e));
+}
+
 /* A conditional jump to another page: S0 = its address there. Each takes a look at events, since it may close a loop.
  */
 static void emit_cold_far(struct translation *t, const struct cold *cold)
@@ -505,6 +535,8 @@ static void emit_cold_far(struct translation *t, const struct cold *cold)
         emit_save_flags(&t->e);
     emit_load(&t->e, H_S0, H_FRAME, FRAME_CPU(rip));
     emit_lea(&t->e, word(t) == 8, H_S0, H_S0, edge->target);
+    if (cold->limit_site)
+        emit_cold_limit(t, &t->code->site[cold->limit_site - 1]);
     emit_rm(&t->e, false, 0x83, 7, H_FRAME, FRAME_CPU(events)); /* cmp dword [], 0 */
     emit8(&t->e, 0);
     event = emit_jump(&t->e, CC_NE);
@@ -548,6 +580,7 @@ static void emit_cold_jump(struct translation *t, const struct cold *cold)
     emit_jump_table(&t->e, OP_CMP, true, H_S0, offsetof(struct bt_jump, key));
     emit_jump_to(&t->e, CC_E, cold->back);
     emit_rm(&t->e, true, OP_SUB, H_S0, H_FRAME, FRAME_NEAR(salt));
+    bt_emit_code_base(t, OP_SUB, H_S0);
     emit_mov_imm64(&t->e, H_S1, (uint64_t)&t->code->site[cold->index]);
     emit_jump_to(&t->e, CC_ALWAYS, t->vcpu->thunk.jump_miss);
 }

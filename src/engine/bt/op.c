@@ -111,8 +111,6 @@ static bool memory_operand_ok(const struct bt_op *op, const ZydisDecodedOperand 
         return false;
     if (op->in->base / 8 == X86_REG_RIP && op->in->disp > INT32_MAX - 2 * (int64_t)PAGE_SIZE)
         return false;
-    if (op->z.mode != MODE_LONG64 && op->in->seg == SEG_CS)
-        return false;
     /* A bit offset in a register reaches beyond the operand. */
     if (op->z.insn.meta.category == ZYDIS_CATEGORY_BITBYTE && op->z.op[1].type == ZYDIS_OPERAND_TYPE_REGISTER &&
         (op->in->mnemonic == ZYDIS_MNEMONIC_BT || op->in->mnemonic == ZYDIS_MNEMONIC_BTS ||

@@ -64,17 +64,12 @@ static const void *leave(struct bt_vcpu *vcpu, enum soft_outcome outcome)
     return bt_host(vcpu, vcpu->thunk.leave);
 }
 
-/* Does the present state let translated code run? In 32-bit code segments have to be flat. */
+/* Does the present state let translated code run? */
 static bool can_translate(const struct x86_cpu *cpu)
 {
-    const unsigned flat = 1u << SEG_ES | 1u << SEG_SS | 1u << SEG_DS;
-
-    if (cpu->mode == MODE_LONG64)
-        return true;
-    if (cpu->mode != MODE_PROT32 && cpu->mode != MODE_COMPAT32)
-        return false;
-    return (cpu->seg_flat & flat) == flat && cpu->stack_size == 4 && cpu->seg[SEG_CS].limit == UINT32_MAX &&
-           !(cpu->seg_base[SEG_ES] | cpu->seg_base[SEG_CS] | cpu->seg_base[SEG_SS] | cpu->seg_base[SEG_DS]);
+    if (cpu->mode == MODE_PROT32 || cpu->mode == MODE_COMPAT32)
+        return cpu->stack_size == 4;
+    return cpu->mode == MODE_LONG64;
 }
 
 /* Which vector instructions may run on the host now: what the guest has enabled, with exceptions masked. */
@@ -92,17 +87,14 @@ static enum bt_vectors vectors_allowed(const struct x86_cpu *cpu)
 static struct bt_code *hot(struct bt_vcpu *vcpu, struct block *block)
 {
     struct soft_vcpu *soft = &vcpu->soft;
-    struct x86_cpu *cpu = &soft->cpu;
     const struct x86_tlb_entry *e;
-    gva_t lin;
 
     if (block->translation)
         return block->translation;
     if (block->heat == UINT16_MAX || ++block->heat < BT_HEAT)
         return NULL;
     block->heat = UINT16_MAX; /* if it cannot be translated: do not try again */
-    lin = (cpu->seg_base[SEG_CS] + cpu->rip) & cpu->lin_mask;
-    e = x86_tlb_slot(soft->tlb.table->entry, lin);
+    e = x86_tlb_slot(soft->tlb.table->entry, bt_linear_rip(vcpu));
     return bt_translate(vcpu, block, e->host);
 }
 
@@ -173,7 +165,7 @@ const void *bt_on_link(struct bt_vcpu *vcpu, struct bt_edge *edge, uint64_t rip)
     if (!code)
         return leave(vcpu, SOFT_GO_ON);
     if (vcpu->cache.recycled == recycled && !from->dropped && !edge->to &&
-        (edge->cross || ((from->block->key ^ code->block->key) >> 3 & PAGE_MASK) == 0))
+        (edge->cross || ((block_gpa(from->block) ^ block_gpa(code->block)) & PAGE_MASK) == 0))
         bt_link(vcpu, edge, code);
     go_in(vcpu, code->page_offset);
     return bt_host(vcpu, code->entry_m);
@@ -207,11 +199,10 @@ static const void *resume(struct bt_vcpu *vcpu, const struct bt_site *site)
 static const void *branched(struct bt_vcpu *vcpu, const struct x86_insn *in)
 {
     struct bt_frame *frame = &vcpu->frame;
-    const uint64_t rip = vcpu->soft.cpu.rip;
     const uint64_t *top = (const uint64_t *)frame->sp;
     struct bt_code *code;
 
-    if (in->mnemonic == ZYDIS_MNEMONIC_RET && top[1] == rip + vcpu->soft.tlb.context)
+    if (in->mnemonic == ZYDIS_MNEMONIC_RET && top[1] == bt_linear_rip(vcpu) + vcpu->soft.tlb.context)
         frame->sp += 2 * sizeof(*top);
     if (frame->sp < bt_near(vcpu)->limit)
         bt_forget_returns(vcpu);
@@ -219,7 +210,7 @@ static const void *branched(struct bt_vcpu *vcpu, const struct x86_insn *in)
     if (!code)
         return leave(vcpu, SOFT_GO_ON);
     if (in->mnemonic == ZYDIS_MNEMONIC_RET || in->mnemonic == ZYDIS_MNEMONIC_JMP || in->mnemonic == ZYDIS_MNEMONIC_CALL)
-        bt_learn_jump(vcpu, rip, code);
+        bt_learn_jump(vcpu, code);
     go_in(vcpu, code->page_offset);
     return bt_host(vcpu, code->entry_m);
 }
@@ -285,7 +276,7 @@ const void *bt_on_jump(struct bt_vcpu *vcpu, uint64_t rip, struct bt_site *site)
     code = find(vcpu);
     if (!code)
         return leave(vcpu, SOFT_GO_ON);
-    bt_learn_jump(vcpu, cpu->rip, code);
+    bt_learn_jump(vcpu, code);
     go_in(vcpu, code->page_offset);
     return bt_host(vcpu, code->entry_m);
 }

@@ -86,8 +86,9 @@ static bool find_run(struct translation *t, unsigned first, struct bt_run *run)
     if (t->op[first].kind != OP_IDENTITY)
         return false;
     bt_find_group(t, first, &run->group);
-    if (run->group.maybe || a->seg != SEG_DS || a->addrsize != 8 || a->base == RSP || run->group.last > t->loop_last ||
-        !add_moves(t, a->base, 0, first, run) || !add_moves(t, a->index, a->scale, first, run))
+    if (run->group.maybe || a->seg != SEG_FLAT || a->addrsize != 8 || a->base == RSP ||
+        run->group.last > t->loop_last || !add_moves(t, a->base, 0, first, run) ||
+        !add_moves(t, a->index, a->scale, first, run))
         return false;
     run->base_stays = a->base < 16 && stays(t, a->base);
     return run->step <= MAX_STEP && run->step >= -MAX_STEP && !(run->step & (align | run->group.align)) &&

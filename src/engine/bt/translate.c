@@ -202,6 +202,46 @@ static uint32_t emit_condition(struct translation *t, unsigned cc, bool negate)
     return emit_jump(&t->e, cc ^ (unsigned)negate);
 }
 
+/* May the target of a branch, an offset from this page's start, lie outside CS? What the block itself covers does not:
+ * emit_limit_guard() has looked. */
+static bool is_beyond(const struct translation *t, int64_t target)
+{
+    return bt_is_segmented(t, SEG_CS) && (target < t->code->offset[0] || target >= t->code->offset[t->count]);
+}
+
+/* The branch is left to its semantics, which make it fault, if the target is outside CS. Flags and S1 are lost. */
+static void emit_target_check(struct translation *t, int64_t target, struct cold *site)
+{
+    if (!is_beyond(t, target))
+        return;
+    emit_load(&t->e, H_S1, H_FRAME, FRAME_CPU(rip));
+    emit_lea(&t->e, false, H_S1, H_S1, (int32_t)target);
+    emit_rm(&t->e, true, OP_CMP, H_S1, H_FRAME, FRAME_CPU(code_room));
+    bt_cold_jump(t, site, CC_AE);
+}
+
+/* Before a jump by an edge. */
+static void emit_jump_check(struct translation *t, unsigned i, int64_t target)
+{
+    unsigned index;
+
+    if (!is_beyond(t, target))
+        return;
+    bt_want_flags_m(t);
+    t->flags_h = false;
+    bt_new_site(t, i, i, &index)->end = true;
+    emit_target_check(t, target, bt_cold(t, COLD_SITE, index));
+}
+
+/* The same for the address in S0. */
+static void emit_indirect_check(struct translation *t, struct cold *site)
+{
+    if (!bt_is_segmented(t, SEG_CS))
+        return;
+    emit_rm(&t->e, true, OP_CMP, H_S0, H_FRAME, FRAME_CPU(code_room));
+    bt_cold_jump(t, site, CC_AE);
+}
+
 /* The block's own begin is the target: its second copy is, which starts with the flags as loop_kind says. */
 static bool is_loop(const struct translation *t, int64_t target)
 {
@@ -241,18 +281,22 @@ static void emit_jcc(struct translation *t, unsigned i)
     const unsigned cc = op->z.insn.opcode & 15, from = t->code->offset[i];
     const int64_t target = (int64_t)from + (int64_t)op->in->imm;
     const bool cross = target < 0 || target >= (int64_t)PAGE_SIZE;
+    unsigned index;
     bool h, m;
 
     if (is_loop(t, target)) {
         emit_loop_jump(t, cc);
-    } else if (cross && !t->vcpu->counting) {
+    } else if ((cross || is_beyond(t, target)) && !t->vcpu->counting) {
         uint32_t patch = emit_condition(t, cc, false);
         struct cold *far = bt_cold(t, COLD_FAR, new_edge(t, target));
 
+        if (is_beyond(t, target)) {
+            bt_new_site(t, i, i, &index)->end = true;
+            far->limit_site = (uint16_t)(index + 1);
+        }
         far->flags_h = !t->flags_m;
         far->patch[far->patches++] = patch;
     } else if (target > (int64_t)from && !t->vcpu->counting) {
-        unsigned index;
         struct cold *stub;
         uint32_t patch = emit_condition(t, cc, false);
 
@@ -267,6 +311,7 @@ static void emit_jcc(struct translation *t, unsigned i)
 
         h = t->flags_h;
         m = t->flags_m;
+        emit_jump_check(t, i, target);
         emit_refund(t, i);
         emit_edge(t, CC_ALWAYS, target, from);
         emit_patch(&t->e, over, emit_here(&t->e));
@@ -408,6 +453,7 @@ static void emit_divide(struct translation *t, unsigned i)
 static void emit_key(struct translation *t, unsigned to, unsigned rip)
 {
     emit_mov(&t->e, to, rip);
+    bt_emit_code_base(t, OP_ADD, to);
     emit_rm(&t->e, true, OP_ADD, to, H_FRAME, FRAME_NEAR(salt));
 }
 
@@ -434,11 +480,13 @@ static void emit_call_tail(struct translation *t, unsigned i, int32_t disp)
     limit = bt_cold(t, COLD_SITE, index);
     emit_rm(&t->e, true, OP_CMP, H_RSP, H_FRAME, FRAME_NEAR(limit));
     bt_cold_jump(t, limit, CC_B);
+    if (t->op[i].kind == OP_CALL)
+        emit_target_check(t, (int64_t)t->code->offset[i] + (int64_t)t->op[i].in->imm, limit);
     emit_load(&t->e, H_S1, H_FRAME, FRAME_CPU(rip));
     emit_lea(&t->e, is_wide(t), H_S1, H_S1, t->code->offset[i + 1]);
     emit_rm(&t->e, is_wide(t), OP_MOV_STORE, H_S1, H_S0, disp);
     emit_lea(&t->e, is_wide(t), H_GSP, H_GSP, -(int32_t)word(t));
-    emit_rm(&t->e, true, OP_ADD, H_S1, H_FRAME, FRAME_NEAR(salt));
+    emit_key(t, H_S1, H_S1);
     emit8(&t->e, 0x41); /* push S1 */
     emit8(&t->e, 0x50 | (H_S1 & 7));
 }
@@ -459,6 +507,7 @@ static void emit_table_lookup(struct translation *t, unsigned site)
     struct cold *cold = bt_cold(t, COLD_JUMP, site);
     struct emit *e = &t->e;
 
+    bt_emit_code_base(t, OP_ADD, H_S0);
     emit_rex(e, false, H_S1, 0, H_S0, false); /* imul S1d, S0d, imm32 */
     emit8(e, 0x69);
     emit8(e, 0xc0 | (H_S1 & 7) << 3 | (H_S0 & 7));
@@ -493,6 +542,7 @@ static void emit_ret(struct translation *t, unsigned i, int32_t disp)
     site->kind = SITE_BRANCH;
     cold = bt_cold(t, COLD_SITE, index);
     emit_rm(e, is_wide(t), OP_MOV, H_S0, H_S0, disp);
+    emit_indirect_check(t, cold);
     emit_key(t, H_S1, H_S0);
     emit_rm(e, true, OP_CMP, H_S1, H_RSP, 8);
     miss = emit_jump(e, CC_NE);
@@ -502,7 +552,7 @@ static void emit_ret(struct translation *t, unsigned i, int32_t disp)
     emit_events(t, cold);
     emit_table_lookup(t, index);
     emit_lea(e, is_wide(t), H_GSP, H_GSP, (int32_t)((int64_t)word(t) + extra));
-    emit_table_jump(e, 4);
+    emit_table_jump(e, 4, bt_is_segmented(t, SEG_CS));
 }
 
 /* S0 = the target of an indirect branch; flags: in the frame. */
@@ -539,9 +589,10 @@ static void emit_jmp_indirect(struct translation *t, unsigned i)
     emit_target(t, i);
     bt_new_site(t, i, i, &index)->end = true;
     cold = bt_cold(t, COLD_SITE, index);
+    emit_indirect_check(t, cold);
     emit_events(t, cold);
     emit_table_lookup(t, index);
-    emit_table_jump(&t->e, 4);
+    emit_table_jump(&t->e, 4, bt_is_segmented(t, SEG_CS));
 }
 
 /* Nothing changes before both the target is known and the push is sure: until then the semantics can do it all. */
@@ -554,8 +605,10 @@ static void emit_call_indirect(struct translation *t, unsigned i)
 
     emit_target(t, i);
     bt_new_site(t, i, i, &index)->end = true;
+    cold = bt_cold(t, COLD_SITE, index);
+    emit_indirect_check(t, cold);
     if (t->vcpu->soft.vm->share.on) /* it may go to what another processor has just written */
-        emit_events(t, bt_cold(t, COLD_SITE, index));
+        emit_events(t, cold);
     emit_table_lookup(t, index);
     emit_store(e, H_FRAME, FRAME_NEAR(slot), H_S1);
     emit_store(e, H_FRAME, FRAME_NEAR(target), H_S0);
@@ -565,7 +618,7 @@ static void emit_call_indirect(struct translation *t, unsigned i)
     emit_call_tail(t, i, 0);
     emit_load(e, H_S0, H_FRAME, FRAME_NEAR(target));
     emit_load(e, H_S1, H_FRAME, FRAME_NEAR(slot));
-    emit_table_jump(e, 2);
+    emit_table_jump(e, 2, bt_is_segmented(t, SEG_CS));
     emit_after_call(t, i);
     cold->after = emit_here(e);
 }
@@ -677,6 +730,7 @@ static unsigned emit_op(struct translation *t, unsigned i)
             emit_loop_jump(t, CC_ALWAYS);
             break;
         }
+        emit_jump_check(t, i, (int64_t)t->code->offset[i] + (int64_t)op->in->imm);
         emit_edge(t, CC_ALWAYS, (int64_t)t->code->offset[i] + (int64_t)op->in->imm, t->code->offset[i]);
         break;
     case OP_JCC:
@@ -723,6 +777,7 @@ static void emit_crossing_guard(struct translation *t)
 
     emit_load(e, H_S0, H_FRAME, FRAME_CPU(rip));
     emit_lea(e, is_wide(t), H_S0, H_S0, (int32_t)PAGE_SIZE);
+    bt_emit_code_base(t, OP_ADD, H_S0);
     emit_tlb_slot(e, FRAME_TLB(table));
     emit_rm(e, true, OP_CMP, H_S0, H_S1, (int32_t)offsetof(struct x86_tlb_entry, fetch));
     bt_cold_jump(t, cold, CC_NE);
@@ -741,10 +796,25 @@ static void emit_crossing_guard(struct translation *t)
     t->flags_h = false;
 }
 
+/* Does all of the block lie within CS? */
+static void emit_limit_guard(struct translation *t)
+{
+    struct emit *e = &t->e;
+
+    emit_load(e, H_S0, H_FRAME, FRAME_CPU(rip));
+    emit_lea(e, false, H_S0, H_S0, t->code->page_offset);
+    emit_imm(e, true, IMM_ADD, H_S0, t->code->block->bytes);
+    emit_rm(e, true, OP_CMP, H_S0, H_FRAME, FRAME_CPU(code_room));
+    bt_cold_jump(t, bt_cold(t, COLD_CROSSING, 0), CC_A);
+    t->flags_h = false;
+}
+
 static void emit_guards(struct translation *t)
 {
     struct emit *e = &t->e;
 
+    if (bt_is_segmented(t, SEG_CS))
+        emit_limit_guard(t);
     if (t->code->block->crosses)
         emit_crossing_guard(t);
     if (t->code->vectors) {
@@ -767,7 +837,7 @@ static void emit_guards(struct translation *t)
 static void emit_entries(struct translation *t)
 {
     struct bt_code *code = t->code;
-    bool guarded = t->vcpu->counting || code->vectors || code->block->crosses;
+    bool guarded = t->vcpu->counting || code->vectors || code->block->crosses || bt_is_segmented(t, SEG_CS);
     enum entry_kind kind = guarded ? ENTRY_FRAME : entry_kind(t);
 
     bt_mark(t, MARK_ENTRY);
@@ -931,9 +1001,10 @@ static void emit_checked_entry(struct translation *t, const uint8_t *page)
 
     bt_mark(t, MARK_CHECKED);
     t->code->entry_checked = emit_here(e);
-    emit_tlb_slot(e, FRAME_TLB(table));
     emit_lea(e, is_wide(t), H_S0, H_S0, -(int32_t)t->code->page_offset);
     emit_store(e, H_FRAME, FRAME_CPU(rip), H_S0);
+    bt_emit_code_base(t, OP_ADD, H_S0);
+    emit_tlb_slot(e, FRAME_TLB(table));
     emit_rm(e, true, OP_CMP, H_S0, H_S1, (int32_t)offsetof(struct x86_tlb_entry, fetch));
     bt_cold_jump(t, stale, CC_NE);
     emit_mov_imm64(e, H_S0, (uint64_t)page);
@@ -966,6 +1037,7 @@ static struct bt_code *new_code(struct block *block, const struct bt_op *op, uns
     for (unsigned i = 0; i < count; i++) {
         edges += op[i].kind < ARRAY_SIZE(edges_of) ? edges_of[op[i].kind] : 0;
         sites += op[i].kind == OP_IDENTITY && !op[i].memory ? 0 : sites_of[op[i].kind];
+        sites += (op[i].kind == OP_JMP || op[i].kind == OP_JCC) && (block_segmented(block) >> SEG_CS & 1);
         copies = closes_loop(&op[i], offset) ? 3 : copies;
         offset += op[i].in->length;
     }
@@ -1026,7 +1098,8 @@ static void emit_block(struct translation *t, const uint8_t *page)
 struct bt_code *bt_translate(struct bt_vcpu *vcpu, struct block *block, const uint8_t *page)
 {
     struct bt_op op[BLOCK_MAX_INSNS];
-    struct translation t = {.vcpu = vcpu, .op = op, .count = block->count, .mode = block_mode(block)};
+    struct translation t = {
+        .vcpu = vcpu, .op = op, .count = block->count, .mode = block_mode(block), .segmented = block_segmented(block)};
     const uint64_t begin = counter_ns();
     const uint8_t *at = block_bytes(block);
 

@@ -17,7 +17,8 @@ struct recipe {
     bool wide;    /* 64 bits, else 32 */
     int32_t imm;
 };
-#define NO_REG X86_REG_ZERO
+#define NO_REG   X86_REG_ZERO
+#define SEG_FLAT 6 /* the segment of an access: base 0, everything allowed */
 
 /* An access to memory: its place from a base, and what it may share a check with. Registers by number; X86_REG_ZERO:
  * none. */
@@ -57,6 +58,7 @@ struct cold {
     } kind;
     uint32_t patch[6]; /* jumps that lead here */
     unsigned patches;
+    uint32_t refused;     /* a jump that leads to the semantics at once: the segment does not allow the access */
     uint32_t after;       /* what follows the instructions that a site executes */
     uint32_t back;        /* COLD_STACK: where the check begins; COLD_JUMP: what follows the lookup */
     int32_t low;          /* COLD_STACK: the access begins at RSP + low */
@@ -65,6 +67,7 @@ struct cold {
     struct group group;   /* COLD_WINDOW: what is to be checked in full */
     struct recipe recipe; /* of the flags, if they are neither in the frame nor in the host */
     bool flags_h;         /* what follows wants the flags in the host's RFLAGS; COLD_EDGE: they are only there */
+    uint16_t limit_site;  /* COLD_FAR: 1 + the site of a jump whose target may be outside CS; 0: it is not */
 };
 
 struct translation {
@@ -74,6 +77,7 @@ struct translation {
     struct bt_op *op;
     unsigned count;
     enum x86_mode mode;
+    unsigned segmented;    /* of struct x86_cpu, when this runs */
     bool flags_h, flags_m; /* where the guest's status flags are; neither: they are dead, or `recipe` tells */
     struct recipe recipe;
     unsigned at;   /* the instruction that is being translated */
@@ -125,6 +129,18 @@ void bt_emit_recipe(struct emit *e, const struct recipe *recipe);
 struct cold *bt_cold(struct translation *t, int kind, unsigned index);
 void bt_cold_jump(struct translation *t, struct cold *cold, unsigned cc);
 struct bt_site *bt_new_site(struct translation *t, unsigned first, unsigned last, unsigned *index);
+
+static inline bool bt_is_segmented(const struct translation *t, unsigned seg)
+{
+    return t->segmented >> seg & 1;
+}
+
+/* Where code has a base: op (32 bits) of it and a register that holds an address in CS, or a linear one. */
+static inline void bt_emit_code_base(struct translation *t, unsigned opcode, unsigned reg)
+{
+    if (bt_is_segmented(t, SEG_CS))
+        emit_rm(&t->e, false, opcode, reg, H_FRAME, FRAME_CPU(seg_base) + 8 * SEG_CS);
+}
 
 /* memory.c. Every access of the guest to memory is checked by what bt_emit_check() emits. */
 bool bt_is_access(const struct bt_op *op);

@@ -29,7 +29,7 @@ struct code_page {
 
 static unsigned jump_slot(uint64_t key)
 {
-    return (unsigned)((key >> 3 ^ key >> 14) & ((1u << JUMP_CACHE_BITS) - 1));
+    return (unsigned)((key >> BLOCK_KEY_SHIFT ^ key >> (BLOCK_KEY_SHIFT + 11)) & ((1u << JUMP_CACHE_BITS) - 1));
 }
 
 static unsigned page_slot(gpa_t gpa)
@@ -114,7 +114,7 @@ uint64_t code_lines(unsigned offset, unsigned len)
 /* How much of the block lies in the page it begins in. */
 static unsigned block_extent(const struct block *block)
 {
-    return (unsigned)MIN(block->bytes, PAGE_SIZE - (block->key >> 3 & ~PAGE_MASK));
+    return (unsigned)MIN(block->bytes, PAGE_SIZE - (block_gpa(block) & ~PAGE_MASK));
 }
 
 static void unlink_block(struct soft_vcpu *vcpu, struct block *block)
@@ -165,7 +165,7 @@ static void page_written(struct soft_vcpu *vcpu, gpa_t gpa, unsigned len)
     page->lines = 0;
     for (link = &page->blocks; *link;) {
         struct block *block = *link;
-        unsigned start = (unsigned)(block->key >> 3 & ~PAGE_MASK);
+        unsigned start = (unsigned)(block_gpa(block) & ~PAGE_MASK);
 
         if (start < offset + len && offset < start + block_extent(block)) {
             *link = block->page_next;
@@ -365,7 +365,7 @@ static void enter_block(struct soft_vcpu *vcpu, struct block *block, struct code
     *head = block;
     block->page_next = page->blocks;
     page->blocks = block;
-    page->lines |= code_lines((unsigned)(block->key >> 3 & ~PAGE_MASK), block_extent(block));
+    page->lines |= code_lines((unsigned)(block_gpa(block) & ~PAGE_MASK), block_extent(block));
     code->bytes += block_size(block);
     code->blocks++;
     ghosts_made(&code->ghosts, block->key);
@@ -404,7 +404,7 @@ static enum x86_rc decode(struct soft_vcpu *vcpu, gva_t lin, enum x86_mode mode,
 static enum x86_rc decode_shared(struct soft_vcpu *vcpu, gva_t lin, uint64_t key, const uint8_t *bytes,
                                  struct decoded *d)
 {
-    const gpa_t gpa = key >> 3;
+    const gpa_t gpa = key >> BLOCK_KEY_SHIFT;
     enum x86_rc rc = decode(vcpu, lin, key & 7, bytes, d);
     unsigned first;
 
@@ -433,7 +433,7 @@ static struct block *new_block(uint64_t key, const struct decoded *d)
 static struct block *make_block(struct soft_vcpu *vcpu, gva_t lin, uint64_t key, const uint8_t *bytes, enum x86_rc *rc)
 {
     const uint64_t begin = counter_ns();
-    struct code_page *page = grow_hash(&vcpu->code) ? watch_page(vcpu, key >> 3 & PAGE_MASK) : NULL;
+    struct code_page *page = grow_hash(&vcpu->code) ? watch_page(vcpu, key >> BLOCK_KEY_SHIFT & PAGE_MASK) : NULL;
     struct block *block = NULL;
     struct decoded d;
 
@@ -463,7 +463,7 @@ static bool still_valid(struct soft_vcpu *vcpu, struct block *block, gva_t lin, 
         return false;
     if (!memcmp(raw, block_bytes(block), block->bytes))
         return true;
-    page_written(vcpu, block->key >> 3, 1);
+    page_written(vcpu, block_gpa(block), 1);
     return false;
 }
 
@@ -477,14 +477,17 @@ struct block *code_find(struct soft_vcpu *vcpu, enum x86_rc *rc)
     gva_t lin;
 
     if (cpu->mode != MODE_LONG64 && unlikely(cpu->rip > cpu->seg[SEG_CS].limit)) {
-        *rc = x86_raise_gp(cpu, 0);
-        return NULL;
+        cpu->rip = (uint32_t)cpu->rip; /* at a limit of 4 GiB it wraps */
+        if (cpu->rip > cpu->seg[SEG_CS].limit) {
+            *rc = x86_raise_gp(cpu, 0);
+            return NULL;
+        }
     }
     lin = (cpu->seg_base[SEG_CS] + cpu->rip) & cpu->lin_mask;
     e = fetch_entry(vcpu, lin, rc);
     if (unlikely(!e))
         return NULL;
-    key = block_key(x86_tlb_gpa(cpu->tlb, e) | (lin & ~PAGE_MASK), cpu->mode);
+    key = block_key(x86_tlb_gpa(cpu->tlb, e) | (lin & ~PAGE_MASK), cpu->mode, cpu->segmented);
     block = code->jump[jump_slot(key)];
     if (likely(block && block->key == key && !block->crosses))
         return block;

@@ -1,6 +1,7 @@
 /*
  * engine/soft/code.h: decoded instructions, kept by guest-physical address and
- * mode, so that they survive process switches and serve shared pages.
+ * mode, so that they survive process switches and serve shared pages. Part of
+ * the mode is, in 32-bit code, which segments are more than flat.
  */
 #ifndef ENGINE_SOFT_CODE_H
 #define ENGINE_SOFT_CODE_H
@@ -16,7 +17,7 @@ struct soft_vcpu;
  * in one page, except that a block of one instruction may cross into the next: then its bytes tell whether the second
  * page still holds the same. */
 struct block {
-    uint64_t key; /* block_key(): guest-physical address and mode */
+    uint64_t key; /* block_key(): guest-physical address, mode, segments */
     struct block *hash_next;
     struct block *page_next;
     void *translation; /* the engine's own: what it made of the block, or NULL */
@@ -49,9 +50,11 @@ struct code_cache {
     _Atomic uint16_t watched[1 << CODE_WATCH_BITS]; /* how many pages of that number, modulo: for other threads */
 };
 
-static inline uint64_t block_key(gpa_t gpa, enum x86_mode mode)
+#define BLOCK_KEY_SHIFT 7
+
+static inline uint64_t block_key(gpa_t gpa, enum x86_mode mode, unsigned segmented)
 {
-    return gpa << 3 | mode;
+    return gpa << BLOCK_KEY_SHIFT | segmented << 3 | mode;
 }
 
 static inline size_t block_size(const struct block *block)
@@ -67,12 +70,18 @@ static inline const uint8_t *block_bytes(const struct block *block)
 
 static inline gpa_t block_gpa(const struct block *block)
 {
-    return block->key >> 3;
+    return block->key >> BLOCK_KEY_SHIFT;
 }
 
 static inline enum x86_mode block_mode(const struct block *block)
 {
     return (enum x86_mode)(block->key & 7);
+}
+
+/* As in struct x86_cpu. */
+static inline unsigned block_segmented(const struct block *block)
+{
+    return block->key >> 3 & 15;
 }
 
 /* The block at CS:RIP. NULL with X86_FAULT: cpu.exc is raised; with X86_EXIT: code is not in memory. */
