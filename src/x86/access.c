@@ -73,18 +73,33 @@ static unsigned operand_access(const struct x86_insn *in, unsigned kind)
     return in->seg == SEG_SS ? kind | ACCESS_STACK : kind;
 }
 
-/* A locked operand over a page's end lies in two places of the host's memory: no instruction reaches both. */
-static bool wants_exclusive(const struct x86_cpu *cpu, const struct x86_insn *in, gva_t lin, unsigned size)
+static bool is_locked(const struct x86_insn *in)
 {
-    return cpu->bus->exclusive && (lin & ~PAGE_MASK) > PAGE_SIZE - size &&
-           ((in->flags & INSN_LOCK) || in->mnemonic == ZYDIS_MNEMONIC_XCHG);
+    return (in->flags & INSN_LOCK) || in->mnemonic == ZYDIS_MNEMONIC_XCHG;
 }
 
-static enum x86_rc end_exclusive(struct x86_cpu *cpu, const struct x86_rmw *rmw, enum x86_rc rc)
+static bool crosses_page(gva_t lin, unsigned size)
+{
+    return (lin & ~PAGE_MASK) > PAGE_SIZE - size;
+}
+
+enum x86_rc x86_lock_devices(struct x86_cpu *cpu, const struct x86_insn *in)
+{
+    return cpu->bus->lock_devices && is_locked(in) ? cpu->bus->lock_devices(cpu, true) : X86_NEXT;
+}
+
+enum x86_rc x86_unlock_devices(struct x86_cpu *cpu, const struct x86_insn *in, enum x86_rc rc)
+{
+    if (rc != X86_EXIT && cpu->bus->lock_devices && is_locked(in))
+        cpu->bus->lock_devices(cpu, false);
+    return rc;
+}
+
+static enum x86_rc end_rmw(struct x86_cpu *cpu, const struct x86_insn *in, const struct x86_rmw *rmw, enum x86_rc rc)
 {
     if (rmw->exclusive)
         cpu->bus->exclusive(cpu, false);
-    return rc;
+    return rmw->device ? x86_unlock_devices(cpu, in, rc) : rc;
 }
 
 enum x86_rc x86_rmw_slow(struct x86_cpu *cpu, const struct x86_insn *in, struct x86_rmw *rmw, unsigned size)
@@ -97,12 +112,16 @@ enum x86_rc x86_rmw_slow(struct x86_cpu *cpu, const struct x86_insn *in, struct 
     rmw->value = 0;
     if (rc || (rmw->host && !watched))
         return rc;
+    /* A locked operand over a page's end lies in two places of the host's memory: no instruction reaches both. */
+    rmw->exclusive = crosses_page(rmw->lin, size) && cpu->bus->exclusive && is_locked(in);
+    rmw->device = !rmw->host && !crosses_page(rmw->lin, size);
     rmw->host = NULL;
-    rmw->exclusive = wants_exclusive(cpu, in, rmw->lin, size);
     if (rmw->exclusive)
         cpu->bus->exclusive(cpu, true);
+    if (rmw->device && (rc = x86_lock_devices(cpu, in)))
+        return rc;
     rc = x86_read_linear(cpu, rmw->lin, &rmw->value, size, operand_access(in, ACCESS_READ));
-    return rc ? end_exclusive(cpu, rmw, rc) : X86_NEXT;
+    return rc ? end_rmw(cpu, in, rmw, rc) : X86_NEXT;
 }
 
 /* Puts value where old still is: the others' writes in between must not get lost. */
@@ -146,7 +165,7 @@ static enum x86_rc finish(struct x86_cpu *cpu, const struct x86_insn *in, const 
 enum x86_rc x86_rmw_finish(struct x86_cpu *cpu, const struct x86_insn *in, const struct x86_rmw *rmw, uint64_t value,
                            unsigned size)
 {
-    return end_exclusive(cpu, rmw, finish(cpu, in, rmw, value, size));
+    return end_rmw(cpu, in, rmw, finish(cpu, in, rmw, value, size));
 }
 
 static uint64_t stack_mask(const struct x86_cpu *cpu)

@@ -215,7 +215,12 @@ struct x86_rmw {
     gva_t lin;
     uint64_t value; /* old value when host is NULL */
     bool exclusive; /* ditto: other processors stand still until x86_rmw_finish() */
+    bool device;    /* ditto: and do not reach devices */
 };
+/* Around a read-modify-write of what is not memory, if the instruction is locked. rc: what has come of it; the devices
+ * stay locked while the instruction waits for an exit. */
+enum x86_rc x86_lock_devices(struct x86_cpu *cpu, const struct x86_insn *in);
+enum x86_rc x86_unlock_devices(struct x86_cpu *cpu, const struct x86_insn *in, enum x86_rc rc);
 enum x86_rc x86_rmw_slow(struct x86_cpu *cpu, const struct x86_insn *in, struct x86_rmw *rmw, unsigned size);
 static inline __attribute__((always_inline)) enum x86_rc x86_rmw_begin(struct x86_cpu *cpu, const struct x86_insn *in,
                                                                        struct x86_rmw *rmw, unsigned size)

@@ -25,6 +25,10 @@ struct x86_bus_ops {
     /* Other processors stand still from begin to end: an atomic operation that the host has no instruction for. NULL:
      * there are no others. */
     void (*exclusive)(struct x86_cpu *cpu, bool begin);
+    /* From begin to end no other processor's access reaches a device, not even while this one's instruction is left for
+     * an exit: a locked operation on what is not memory. X86_AGAIN: another one has begun. NULL: there are no others.
+     */
+    enum x86_rc (*lock_devices)(struct x86_cpu *cpu, bool begin);
     /* An access to what is not memory, or to ROM; size 1, 2, 4 or 8. X86_NEXT: done; X86_EXIT: cpu->io is wanted. */
     enum x86_rc (*mmio)(struct x86_cpu *cpu, gpa_t gpa, uint64_t *data, unsigned size, bool write);
     enum x86_rc (*port)(struct x86_cpu *cpu, uint16_t port, uint32_t *data, unsigned size, bool write);

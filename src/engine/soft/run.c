@@ -35,6 +35,15 @@ static void trace_instruction(const struct x86_cpu *cpu, const struct block *blo
     TRACE(EXEC, "%04x:%016lx %-20s %s", cpu->seg[SEG_CS].selector, cpu->rip, hex, text);
 }
 
+/* The instruction is at its end. One that locked the devices may have ended otherwise than it began: another processor
+ * changed its page, or it. */
+static void forget_io(struct soft_vcpu *vcpu)
+{
+    if (unlikely(vcpu->cpu.io_count))
+        soft_share_lock_devices(vcpu, false);
+    x86_io_forget(&vcpu->cpu);
+}
+
 /* Leaves with what could not be done by the guest's own means. */
 enum soft_outcome soft_leave(struct soft_vcpu *vcpu, struct exit *exit, enum x86_rc rc)
 {
@@ -45,7 +54,7 @@ enum soft_outcome soft_leave(struct soft_vcpu *vcpu, struct exit *exit, enum x86
         soft_io_exit(vcpu, exit);
         return SOFT_LEAVE;
     }
-    x86_io_forget(cpu);
+    forget_io(vcpu);
     cpu->dr6_hit = 0; /* a fault undoes the accesses before it */
     x86_deliver_exception(cpu);
     return SOFT_GO_ON;
@@ -116,13 +125,16 @@ static bool within_limit(const struct x86_cpu *cpu, const struct x86_insn *in)
     return cpu->mode == MODE_LONG64 || cpu->rip + in->length - 1 <= cpu->seg[SEG_CS].limit;
 }
 
-static enum soft_outcome finish_step(struct x86_cpu *cpu, const struct x86_insn *in, enum x86_rc rc, bool tf, bool rf)
+static enum soft_outcome finish_step(struct soft_vcpu *vcpu, const struct x86_insn *in, enum x86_rc rc, bool tf,
+                                     bool rf)
 {
+    struct x86_cpu *cpu = &vcpu->cpu;
+
     if (rc == X86_NEXT)
         cpu->rip += in->length;
     if (rc != X86_AGAIN)
         cpu->counters.instructions++;
-    x86_io_forget(cpu);
+    forget_io(vcpu);
     if (rf && rc != X86_AGAIN && !loads_rf(in))
         cpu->rflags &= ~(uint64_t)FLAG_RF;
     debug_traps(cpu, tf && !(rc == X86_JUMP && clears_trap(in)), rc == X86_AGAIN);
@@ -158,7 +170,7 @@ static enum soft_outcome step(struct soft_vcpu *vcpu, const struct block *block,
         cpu->int_shadow = shadow;
     if (rc >= X86_FAULT)
         return soft_leave(vcpu, exit, rc);
-    return finish_step(cpu, in, rc, tf, rf);
+    return finish_step(vcpu, in, rc, tf, rf);
 }
 
 enum soft_outcome soft_run_block(struct soft_vcpu *vcpu, struct block *block, struct exit *exit, uint64_t end)
@@ -268,4 +280,5 @@ void soft_run(struct soft_vcpu *vcpu, struct exit *exit, uint64_t budget, soft_b
     soft_share_enter(vcpu);
     run(vcpu, exit, budget ? vcpu->cpu.counters.instructions + budget : UINT64_MAX, run_block);
     soft_share_leave(vcpu);
+    soft_io_leave(vcpu, exit);
 }

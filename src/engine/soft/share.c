@@ -303,3 +303,76 @@ void soft_share_exclusive(struct soft_vcpu *vcpu, bool begin)
         for (unsigned n = 0; vm->vcpu[i] && i != vcpu->cpu.id && atomic_load(&vm->vcpu[i]->requests.running); n++)
             wait_a_little(vcpu->vm, n);
 }
+
+/* --- devices ------------------------------------------------------------------------------------- */
+
+static void unlock_devices(struct soft_vcpu *vcpu)
+{
+    uint32_t self = vcpu->cpu.id + 1;
+
+    atomic_compare_exchange_strong(&vcpu->vm->share.device_owner, &self, 0);
+}
+
+/* Have the others come back from what they left for? */
+static bool devices_idle(const struct soft_vcpu *vcpu)
+{
+    const struct soft_vm *vm = vcpu->vm;
+
+    for (unsigned i = 0; i < vm->cpus; i++)
+        if (vm->vcpu[i] && i != vcpu->cpu.id && atomic_load(&vm->vcpu[i]->requests.device))
+            return false;
+    return true;
+}
+
+enum x86_rc soft_share_lock_devices(struct soft_vcpu *vcpu, bool begin)
+{
+    struct soft_share *share = &vcpu->vm->share;
+    uint32_t owner = 0;
+
+    if (!share->on)
+        return X86_NEXT;
+    if (!begin) {
+        unlock_devices(vcpu);
+        return X86_NEXT;
+    }
+    if (atomic_load(&share->device_owner) == vcpu->cpu.id + 1) /* started anew after an exit */
+        return X86_NEXT;
+    if (!atomic_compare_exchange_strong(&share->device_owner, &owner, vcpu->cpu.id + 1)) {
+        sched_yield();
+        return X86_AGAIN;
+    }
+    for (unsigned n = 0; !devices_idle(vcpu); n++) {
+        if (soft_attention(vcpu)) { /* perhaps somebody waits for us */
+            unlock_devices(vcpu);
+            return X86_AGAIN;
+        }
+        wait_a_little(vcpu->vm, n);
+    }
+    return X86_NEXT;
+}
+
+/* The other side: we say that we go, then look; the owner says that it owns, then looks whether we have gone. */
+bool soft_share_reach_device(struct soft_vcpu *vcpu)
+{
+    struct soft_share *share = &vcpu->vm->share;
+
+    for (unsigned n = 0; share->on; n++) {
+        uint32_t owner;
+
+        atomic_store(&vcpu->requests.device, true);
+        owner = atomic_load(&share->device_owner);
+        if (!owner || owner == vcpu->cpu.id + 1)
+            break;
+        atomic_store(&vcpu->requests.device, false);
+        if (atomic_load(&vcpu->cpu.events) & X86_EV_KICK)
+            return false;
+        wait_a_little(vcpu->vm, n);
+    }
+    return true;
+}
+
+void soft_share_reached_device(struct soft_vcpu *vcpu)
+{
+    if (vcpu->vm->share.on)
+        atomic_store(&vcpu->requests.device, false);
+}

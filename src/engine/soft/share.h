@@ -43,7 +43,8 @@ struct soft_share {
         uint64_t count; /* pages */
         struct soft_page *page;
     } slot[SHARE_MAX_SLOTS];
-    _Atomic uint32_t exclusive; /* the vCPU that has all others stand still, plus 1 */
+    _Atomic uint32_t exclusive;    /* the vCPU that has all others stand still, plus 1 */
+    _Atomic uint32_t device_owner; /* the one whose locked instruction on a device is not at its end, plus 1 */
 };
 
 /* What others want of a vCPU: to give up pages. */
@@ -54,6 +55,7 @@ struct soft_requests {
     uint64_t asked;
     _Atomic uint64_t served;
     _Atomic bool running; /* guest code, or about to; see soft_share_enter() */
+    _Atomic bool device;  /* it has left, or is about to, for an access to a device */
 };
 
 int soft_share_init(struct soft_vm *vm); /* -ENOMEM */
@@ -82,5 +84,12 @@ void soft_share_written(struct soft_vcpu *vcpu, gpa_t gpa, unsigned len);
 
 /* All other vCPUs stand still from begin to end: for what the host cannot do atomically. In an instruction. */
 void soft_share_exclusive(struct soft_vcpu *vcpu, bool begin);
+
+/* From begin to end no other vCPU leaves for a device: a locked instruction, which leaves twice itself. X86_AGAIN: not
+ * now; the instruction is to be tried again once events were looked at. */
+enum x86_rc soft_share_lock_devices(struct soft_vcpu *vcpu, bool begin);
+/* Around an exit to a device, not running. false: it cannot be done now, and the vCPU is wanted elsewhere. */
+bool soft_share_reach_device(struct soft_vcpu *vcpu);
+void soft_share_reached_device(struct soft_vcpu *vcpu);
 
 #endif

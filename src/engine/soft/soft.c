@@ -56,6 +56,7 @@ void soft_resume(struct soft_vcpu *vcpu, const struct exit *exit)
     if (!vcpu->io_pending)
         return;
     vcpu->io_pending = false;
+    soft_share_reached_device(vcpu);
     x86_io_complete(&vcpu->cpu, exit->reason == EXIT_PIO ? exit->pio.data : exit->mmio.data);
 }
 
@@ -79,6 +80,15 @@ void soft_io_exit(struct soft_vcpu *vcpu, struct exit *exit)
         exit->mmio.write = io->write;
         exit->mmio.data = io->data;
     }
+}
+
+/* Outside of guest code. A kick comes first: then the access is wanted again when the instruction starts anew. */
+void soft_io_leave(struct soft_vcpu *vcpu, struct exit *exit)
+{
+    if (!vcpu->io_pending || soft_share_reach_device(vcpu))
+        return;
+    vcpu->io_pending = false;
+    exit->reason = EXIT_INTERRUPTED;
 }
 
 static bool take_eoi(struct soft_vcpu *vcpu, struct exit *exit)
@@ -280,6 +290,8 @@ void soft_set_state(struct soft_vcpu *vcpu, const struct x86_cpu *state)
     vcpu->io_pending = false;
     vcpu->restart = false;
     vcpu->halt_told = false;
+    soft_share_reached_device(vcpu);
+    soft_share_lock_devices(vcpu, false);
     x86_io_forget(&vcpu->cpu);
     x86_tlb_flush(&vcpu->cpu);
     x86_update_mode(&vcpu->cpu);
@@ -322,6 +334,11 @@ static bool bus_claim(struct x86_cpu *cpu, gpa_t page)
 static void bus_exclusive(struct x86_cpu *cpu, bool begin)
 {
     soft_share_exclusive(soft_of(cpu), begin);
+}
+
+static enum x86_rc bus_lock_devices(struct x86_cpu *cpu, bool begin)
+{
+    return soft_share_lock_devices(soft_of(cpu), begin);
 }
 
 /* The xAPIC page: 32-bit registers at 16-byte steps; other sizes are undefined (SDM vol. 3, 11.4.1). */
@@ -412,6 +429,7 @@ static const struct x86_bus_ops bus_ops = {
     .written = bus_written,
     .claim = bus_claim,
     .exclusive = bus_exclusive,
+    .lock_devices = bus_lock_devices,
     .mmio = bus_mmio,
     .port = bus_port,
     .tsc = bus_tsc,

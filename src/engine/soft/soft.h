@@ -106,6 +106,8 @@ void soft_set_state(struct soft_vcpu *vcpu, const struct x86_cpu *state);
 void soft_resume(struct soft_vcpu *vcpu, const struct exit *exit);
 /* A semantic returned X86_EXIT: makes the exit from cpu.io. */
 void soft_io_exit(struct soft_vcpu *vcpu, struct exit *exit);
+/* At the end of run(), after soft_share_leave(): others may have locked the devices. */
+void soft_io_leave(struct soft_vcpu *vcpu, struct exit *exit);
 /* Between blocks, when soft_attention() says so: timers, INIT, NMI, interrupts, kicks. true: leave with *exit. */
 bool soft_attend(struct soft_vcpu *vcpu, struct exit *exit);
 /* The vCPU is halted (or waits for a SIPI): sleeps until something happens. true: leave with *exit. */

@@ -232,9 +232,10 @@ static bool exchange16(void *p, struct pair *expected, struct pair desired)
 }
 
 /* Not in place (MMIO, watched page, data breakpoints): read, compare, write. */
-static enum x86_rc exchange16_slow(struct x86_cpu *cpu, gva_t lin, unsigned stack, struct pair *expected,
+static enum x86_rc exchange16_slow(struct x86_cpu *cpu, const struct x86_insn *in, gva_t lin, struct pair *expected,
                                    struct pair desired, bool *equal)
 {
+    const unsigned stack = in->seg == SEG_SS ? ACCESS_STACK : 0;
     struct pair old __attribute__((aligned(16)));
     struct pair found = *expected;
     void *host;
@@ -247,14 +248,17 @@ static enum x86_rc exchange16_slow(struct x86_cpu *cpu, gva_t lin, unsigned stac
         x86_rmw_written(cpu, lin, 16, ACCESS_WRITE);
         return X86_NEXT;
     }
-    rc = x86_read_linear(cpu, lin, &old, 16, ACCESS_READ | stack);
+    rc = x86_lock_devices(cpu, in);
     if (rc)
         return rc;
+    rc = x86_read_linear(cpu, lin, &old, 16, ACCESS_READ | stack);
+    if (rc)
+        return x86_unlock_devices(cpu, in, rc);
     *equal = exchange16(&old, &found, desired);
     rc = x86_write_linear(cpu, lin, &old, 16, ACCESS_WRITE | stack);
     if (!rc)
         *expected = found;
-    return rc;
+    return x86_unlock_devices(cpu, in, rc);
 }
 
 static enum x86_rc cmpxchg16b(struct x86_cpu *cpu, const struct x86_insn *in)
@@ -273,7 +277,7 @@ static enum x86_rc cmpxchg16b(struct x86_cpu *cpu, const struct x86_insn *in)
     if (host)
         equal = exchange16(host, &expected, desired);
     else
-        rc = exchange16_slow(cpu, lin, in->seg == SEG_SS ? ACCESS_STACK : 0, &expected, desired, &equal);
+        rc = exchange16_slow(cpu, in, lin, &expected, desired, &equal);
     if (rc)
         return rc;
     set_zf(cpu, equal);
