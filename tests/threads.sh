@@ -10,7 +10,7 @@ failed=0
 
 # GCC's tsan does not know fences; what they order is atomic all the same.
 [ -f "$build/build.ninja" ] || meson setup "$build" "$root" -Db_sanitize=thread -Dc_args=-Wno-tsan >/dev/null || exit 2
-ninja -C "$build" trapeze tests/engine/engine-run tests/engine/engine-contract tests/engine/long.elf \
+ninja -C "$build" trapeze tests/engine/engine-run tests/engine/engine-contract tests/unit/test_share tests/engine/long.elf \
     tests/engine/prot.elf >"$log" || { cat "$log"; exit 2; }
 mkdir -p "$build/guest" && cp "$guest"/* "$build/guest/" || exit 2
 
@@ -26,6 +26,7 @@ try() {
     fi
 }
 
+try "$build/tests/unit/test_share"
 try "$build/tests/engine/engine-contract" interp
 try "$build/tests/engine/engine-run" --engine interp --filter smp_ "$build/tests/engine"
 try timeout 900 "$build/trapeze" run --engine interp --cpus 2 -- true
