@@ -71,21 +71,24 @@ static bool may_write(struct x86_cpu *cpu, enum x86_mmu_index index, const struc
     return false;
 }
 
-/* Makes the TLB entry for what a walk has found. */
-static void fill(struct x86_cpu *cpu, enum x86_mmu_index index, gva_t lin, const struct x86_walk *walk, uint8_t *host,
+/* Makes the TLB entry for what a walk has found. Fetches are let through once there was one: x86_tlb_note_fetch(). */
+static void fill(struct x86_cpu *cpu, gva_t lin, unsigned access, const struct x86_walk *walk, uint8_t *host,
                  unsigned *flags)
 {
+    const enum x86_mmu_index index = x86_mmu_index(cpu, access);
     struct x86_tlb_table *table = &cpu->tlb->space->table[index];
-    struct x86_tlb_entry *e = x86_tlb_slot(table->entry, lin);
-    unsigned slot = (unsigned)(e - table->entry);
-    gva_t tag = lin & PAGE_MASK, none = TLB_NO_TAG(slot);
+    struct x86_tlb_entry *e = x86_tlb_enter(cpu->tlb, table, lin, walk->page, walk->global);
+    const gva_t tag = lin & PAGE_MASK, none = TLB_NO_TAG(e - table->entry);
 
+    if ((access & ACCESS_KIND) == ACCESS_FETCH) {
+        e->fetch = tag;
+        x86_tlb_note_fetch(cpu, tag, walk->global);
+    } else if (e->host != host || !x86_walk_allows(cpu, walk, index, ACCESS_FETCH)) {
+        e->fetch = none;
+    }
     e->read = x86_walk_allows(cpu, walk, index, ACCESS_READ) ? tag : none;
-    e->fetch = x86_walk_allows(cpu, walk, index, ACCESS_FETCH) ? tag : none;
     e->write = may_write(cpu, index, walk, flags) ? tag : none;
     e->host = host;
-    table->gpa[slot] = walk->page;
-    x86_tlb_note_fill(table, slot);
     cpu->tlb->space->used[index] = true;
     x86_tlb_note_large(cpu->tlb, lin, walk->shift);
 }
@@ -98,16 +101,15 @@ static gva_t entry_tag(const struct x86_tlb_entry *e, unsigned kind)
 /* Translates lin, by the TLB or by a walk, for an access that stays in its page. */
 static enum x86_rc translate(struct x86_cpu *cpu, gva_t lin, unsigned access, struct piece *piece)
 {
-    enum x86_mmu_index index = x86_mmu_index(cpu, access);
-    struct x86_tlb_table *table = &cpu->tlb->space->table[index];
-    const struct x86_tlb_entry *e = x86_tlb_slot(table->entry, lin);
+    struct x86_tlb_table *table = &cpu->tlb->space->table[x86_mmu_index(cpu, access)];
+    const struct x86_tlb_entry *e = x86_tlb_slot(table, lin);
     struct x86_walk walk;
     enum x86_rc rc;
     uint8_t *page;
 
     piece->flags = 0;
     if (entry_tag(e, access & ACCESS_KIND) == (lin & PAGE_MASK)) {
-        piece->gpa = table->gpa[e - table->entry] | (lin & ~PAGE_MASK);
+        piece->gpa = x86_tlb_gpa(table, e) | (lin & ~PAGE_MASK);
         piece->host = e->host + (lin & ~PAGE_MASK);
         return X86_NEXT;
     }
@@ -121,21 +123,21 @@ static enum x86_rc translate(struct x86_cpu *cpu, gva_t lin, unsigned access, st
         return X86_NEXT;
     cpu->counters.tlb_misses++;
     if (page)
-        fill(cpu, index, lin, &walk, page, &piece->flags);
+        fill(cpu, lin, access, &walk, page, &piece->flags);
     return X86_NEXT;
 }
 
 bool x86_tlb_load(struct x86_cpu *cpu, gva_t lin, unsigned size, unsigned access)
 {
     struct x86_tlb *tlb = cpu->tlb;
-    const struct x86_tlb_entry *e = x86_tlb_slot(tlb->current, lin);
+    const gva_t page = lin & PAGE_MASK;
     struct piece piece;
 
-    if (tlb->current == tlb->none || (lin & ~PAGE_MASK) + size > PAGE_SIZE ||
-        entry_tag(e, access) == (lin & PAGE_MASK) || (x86_long_mode(cpu) && !x86_canonical(lin)) ||
+    if (tlb->current == &tlb->none || (lin & ~PAGE_MASK) + size > PAGE_SIZE ||
+        entry_tag(x86_tlb_slot(tlb->current, lin), access) == page || (x86_long_mode(cpu) && !x86_canonical(lin)) ||
         translate(cpu, lin, access, &piece))
         return false;
-    return entry_tag(e, access) == (lin & PAGE_MASK);
+    return entry_tag(x86_tlb_slot(tlb->current, lin), access) == page;
 }
 
 /* Operands of other sizes are structures: far pointers, pseudo-descriptors, saved state (SDM vol. 3, table 6-7). */
@@ -350,7 +352,7 @@ struct x86_tlb_entry *x86_fetch_entry(struct x86_cpu *cpu, gva_t lin, bool *mmio
     lin = wrap(cpu, lin, ACCESS_FETCH);
     if (check_canonical(cpu, lin, ACCESS_FETCH) || translate(cpu, lin, ACCESS_FETCH, &piece))
         return NULL;
-    e = x86_tlb_slot(cpu->tlb->table->entry, lin);
+    e = x86_tlb_slot(cpu->tlb->table, lin);
     if (!piece.host) {
         *mmio_page = true;
         return NULL;

@@ -13,7 +13,8 @@ struct x86_walk {
     bool writable; /* R/W of all levels */
     bool user;     /* U/S of all levels */
     bool no_execute;
-    bool dirty; /* D of the leaf */
+    bool dirty;  /* D of the leaf */
+    bool global; /* G of the leaf, with CR4.PGE */
 };
 
 /* Is the access made with user rights? */

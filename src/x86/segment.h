@@ -76,7 +76,7 @@ static inline gva_t x86_table_linear(const struct x86_cpu *cpu, uint64_t lin)
 static inline void *x86_tlb_system(const struct x86_cpu *cpu, gva_t lin, unsigned size, bool write)
 {
     unsigned index = cpu->cr4 & CR4_SMAP ? MMU_SUPERVISOR_SMAP : MMU_SUPERVISOR;
-    const struct x86_tlb_entry *e = x86_tlb_slot(cpu->tlb->space->table[index].entry, lin);
+    const struct x86_tlb_entry *e = x86_tlb_slot(&cpu->tlb->space->table[index], lin);
 
     return x86_tlb_host(e, write ? e->write : e->read, lin, size);
 }

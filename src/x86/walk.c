@@ -13,6 +13,7 @@
 #define PTE_U  BIT(2)
 #define PTE_A  BIT(5)
 #define PTE_D  BIT(6)
+#define PTE_G  BIT(8)
 #define PTE_PS BIT(7)
 #define PTE_NX BIT(63)
 
@@ -186,6 +187,7 @@ static enum x86_rc walk_once(struct x86_cpu *cpu, const struct format *format, g
 
     uint64_t bits = PTE_A | ((access & ACCESS_KIND) == ACCESS_WRITE ? PTE_D : 0);
     walk->dirty = (e->value | bits) & PTE_D;
+    walk->global = (e->value & PTE_G) && (cpu->cr4 & CR4_PGE);
     for (; !(access & ACCESS_PROBE) && e < path + format->levels; e++, bits = PTE_A)
         if (!update_entry(cpu, format, e, bits))
             return X86_AGAIN;

@@ -305,6 +305,7 @@ enum { STATUS_PASS, STATUS_FAIL, STATUS_SKIP };
     X(nested_page_fault_twice, EXIT)        \
     X(nested_stack_not_canonical, EXIT)     \
     X(nested_bad_kernel_stack, EXIT)        \
+    X(smc_page_table, EXIT)                 \
     X(space_alternating_pcid, EXIT)         \
     X(space_alternating_pcid_shared, EXIT)  \
     X(mix_compatibility_mode, EXIT)         \

@@ -336,7 +336,7 @@ static void test_alignment(void **state)
     f->cpu.cr0 |= CR0_AM;
     f->cpu.rflags |= FLAG_AC;
     x86_update_mode(&f->cpu);
-    assert_ptr_equal(f->tlb.current, f->tlb.none);
+    assert_ptr_equal(f->tlb.current, &f->tlb.none);
     assert_int_equal(x86_read_linear(&f->cpu, 0x30001, data, 1, ACCESS_READ), X86_NEXT);
     assert_int_equal(x86_read_linear(&f->cpu, 0x30004, data, 4, ACCESS_READ), X86_NEXT);
     assert_int_equal(x86_read_linear(&f->cpu, 0x30008, data, 10, ACCESS_READ), X86_NEXT);
@@ -354,7 +354,7 @@ static void test_alignment(void **state)
     assert_int_equal(f->cpu.exc.vector, VEC_PF);
     fake_segments(f, 32, 0);
     assert_int_equal(x86_read_linear(&f->cpu, 0x31001, data, 4, ACCESS_READ), X86_NEXT);
-    assert_ptr_equal(f->tlb.current, f->tlb.table->entry);
+    assert_ptr_equal(f->tlb.current, f->tlb.table);
     fake_free(f);
 }
 
@@ -370,7 +370,7 @@ static void test_breakpoints(void **state)
     /* 0: write, 4 bytes; 1: read and write, 1 byte; 2: write, 8 bytes, off; 3: execution. */
     f->cpu.dr[7] = 0x400 | 1 << 0 | 1 << 3 | 1 << 6 | 0xdull << 16 | 0x3ull << 20 | 0x9ull << 24;
     x86_update_mode(&f->cpu);
-    assert_ptr_equal(f->tlb.current, f->tlb.none);
+    assert_ptr_equal(f->tlb.current, &f->tlb.none);
     assert_true(f->cpu.events & X86_EV_TRAP);
     x86_read(&f->cpu, SEG_DS, 0x30004, &data, 4);
     assert_int_equal(f->cpu.dr6_hit, 0);
@@ -392,7 +392,7 @@ static void test_breakpoints(void **state)
     assert_int_equal(f->cpu.dr6_hit, 0);
     f->cpu.dr[7] = 0x400;
     x86_update_mode(&f->cpu);
-    assert_ptr_equal(f->tlb.current, f->tlb.table->entry);
+    assert_ptr_equal(f->tlb.current, f->tlb.table);
     fake_free(f);
 }
 
@@ -456,7 +456,7 @@ static void test_fetch(void **state)
     assert_non_null(e);
     assert_int_equal(e->fetch, 0x30000);
     assert_ptr_equal(e->host, f->ram + 0x30000);
-    assert_int_equal(x86_tlb_gpa(&f->tlb, e), 0x30000);
+    assert_int_equal(x86_tlb_gpa(f->tlb.table, e), 0x30000);
 
     set_pte(f, 0x30000, 0xe0000000 | 7);
     assert_null(x86_fetch_entry(&f->cpu, 0x30123, &mmio));

@@ -169,6 +169,180 @@ static void test_drop_gpa(void **state)
     fake_free(f);
 }
 
+#define GLOBAL BIT(8)
+
+static void set_global(struct fake *f, gva_t lin, gpa_t gpa)
+{
+    fake_write(f, PML4_A + 0x3000 + 8 * (lin >> 12), gpa | GLOBAL | PWU, 8);
+    fake_write(f, PML4_B + 0x3000 + 8 * (lin >> 12), gpa | GLOBAL | PWU, 8);
+}
+
+/* Two global pages and one that is not, as entered in PCID 1. */
+static struct fake *globals(uint64_t cr4)
+{
+    struct fake *f = paged(CR4_PCIDE | cr4);
+
+    x86_write_cr3(&f->cpu, PML4_A | 1);
+    set_global(f, 0x40000, 0x50000);
+    set_global(f, 0x43000, 0x53000);
+    for (gva_t lin = 0x40000; lin < 0x44000; lin += PAGE_SIZE)
+        translate(f, lin);
+    return f;
+}
+
+static void expect_globals(struct fake *f, bool kept)
+{
+    assert_int_equal(cached(f, 0x40000), kept);
+    assert_int_equal(cached(f, 0x43000), kept);
+    assert_int_equal(translate(f, 0x40000), 0x50000);
+}
+
+static void test_global(void **state)
+{
+    for (unsigned i = 0; i < 2; i++) {
+        const bool kept = i;
+        struct fake *f = globals(kept ? CR4_PGE : 0);
+
+        x86_write_cr3(&f->cpu, PML4_A | 1);
+        assert_false(cached(f, 0x41000));
+        expect_globals(f, kept);
+        x86_tlb_flush_pcid(&f->cpu, 1);
+        assert_false(cached(f, 0x41000));
+        expect_globals(f, kept);
+        x86_tlb_flush_local(&f->cpu);
+        assert_false(cached(f, 0x41000));
+        expect_globals(f, kept);
+        x86_tlb_flush(&f->cpu);
+        assert_false(cached(f, 0x41000));
+        expect_globals(f, false);
+        /* Tables change hands, and a page's globality. */
+        for (unsigned pcid = 2; pcid < 40; pcid++) {
+            x86_write_cr3(&f->cpu, PML4_B | pcid);
+            assert_int_equal(translate(f, 0x40000), 0x50000);
+            assert_int_equal(translate(f, 0x43000), 0x53000);
+            assert_int_equal(translate(f, 0x41000), 0x42000);
+        }
+        x86_write_cr3(&f->cpu, PML4_A | 1);
+        expect_globals(f, kept);
+        assert_int_equal(translate(f, 0x41000), 0x41000);
+        set_pte(f, PML4_A, 0x43000, 0x63000);
+        x86_tlb_flush_page(&f->cpu, 0x43000); /* in all address spaces */
+        assert_int_equal(translate(f, 0x43000), 0x63000);
+        x86_write_cr3(&f->cpu, PML4_A | 1);
+        assert_false(cached(f, 0x43000));
+        set_global(f, 0x43000, 0x73000);
+        x86_write_cr3(&f->cpu, PML4_B | 39 | NO_FLUSH);
+        assert_int_equal(translate(f, 0x43000), 0x73000);
+        assert_int_equal(cached(f, 0x40000), true);
+        x86_write_cr4(&f->cpu, f->cpu.cr4 ^ CR4_PGE);
+        assert_false(cached(f, 0x40000));
+        fake_free(f);
+    }
+}
+
+static unsigned size_of(const struct x86_tlb_table *table)
+{
+    return table->mask / sizeof(struct x86_tlb_entry) + 1;
+}
+
+static void expect_all(struct fake *f, gva_t end)
+{
+    for (gva_t lin = 0; lin < end; lin += PAGE_SIZE)
+        assert_int_equal(translate(f, lin), lin >= 0x40000 && lin < 0x41000 ? 0x50000 : lin);
+}
+
+/* Pages that put each other out make it grow; flushes with little in it, shrink. What it says is right throughout. */
+static void test_sizes(void **state)
+{
+    struct fake *f = paged(CR4_PGE);
+    uint64_t walks;
+
+    set_global(f, 0x40000, 0x50000);
+    assert_int_equal(size_of(f->tlb.current), 1u << TLB_MIN_BITS);
+    for (unsigned i = 0; i < 3; i++)
+        expect_all(f, MIB(4));
+    assert_int_equal(size_of(f->tlb.current), 1024);
+    walks = f->cpu.counters.page_walks;
+    expect_all(f, MIB(4));
+    assert_int_equal(f->cpu.counters.page_walks, walks);
+    for (unsigned i = 0; i < 20; i++) {
+        x86_write_cr3(&f->cpu, PML4_A);
+        assert_true(cached(f, 0x40000));
+        assert_false(cached(f, 0x41000));
+        assert_int_equal(translate(f, 0x41000), 0x41000);
+        assert_int_equal(translate(f, 0x241000), 0x241000);
+    }
+    assert_int_equal(size_of(f->tlb.current), 1u << TLB_MIN_BITS);
+    for (unsigned i = 0; i < 3; i++)
+        expect_all(f, MIB(4));
+    /* It has an end. */
+    fake_write(f, PML4_A + 0x1008, (PML4_A + 0x4000) | PWU, 8);
+    for (unsigned i = 0; i < 512; i++)
+        fake_write(f, PML4_A + 0x4000 + 8 * i, PWU | PS, 8);
+    for (gva_t lin = GIB(1); lin < GIB(2); lin += PAGE_SIZE)
+        assert_int_equal(translate(f, lin), lin % MIB(2));
+    assert_int_equal(size_of(f->tlb.current), 1u << TLB_MAX_BITS);
+    expect_all(f, MIB(4));
+    x86_tlb_flush(&f->cpu);
+    expect_all(f, MIB(4));
+    fake_free(f);
+}
+
+#define UPPER (~0ull << 39)
+
+/* What a context stands for: it may not outlive a change of what fetches see. */
+static void test_contexts(void **state)
+{
+    struct fake *f = paged(CR4_PCIDE | CR4_PGE | CR4_SMEP);
+    uint64_t context, other;
+    bool mmio;
+
+    fake_write(f, PML4_A + 8 * 511, (PML4_A + 0x1000) | PWU, 8);
+    fake_write(f, PML4_B + 8 * 511, (PML4_A + 0x1000) | PWU, 8);
+    fake_write(f, PML4_A + 0x3000 + 8 * 0x40, 0x40000 | GLOBAL | 3, 8);
+    fake_write(f, PML4_A + 0x3000 + 8 * 0x42, 0x42000 | 3, 8);
+    x86_write_cr3(&f->cpu, PML4_A | 1);
+    assert_non_null(x86_fetch_entry(&f->cpu, UPPER + 0x40000, &mmio));
+    context = f->tlb.context;
+    /* All of the kernel's code is global: one context in all spaces. */
+    x86_write_cr3(&f->cpu, PML4_B | 2);
+    assert_int_equal(f->tlb.context, context);
+    x86_tlb_flush_page(&f->cpu, UPPER + 0x41000); /* nothing was fetched there */
+    assert_int_equal(f->tlb.context, context);
+    x86_tlb_flush_page(&f->cpu, UPPER + 0x40000);
+    assert_int_not_equal(f->tlb.context, context);
+    context = f->tlb.context;
+    /* Reading is not fetching. */
+    x86_write_cr3(&f->cpu, PML4_A | 1 | NO_FLUSH);
+    translate(f, 0x42000);
+    assert_int_equal(f->tlb.context, context);
+    assert_non_null(x86_fetch_entry(&f->cpu, 0x42000, &mmio));
+    assert_int_not_equal(f->tlb.context, context);
+    context = f->tlb.context;
+    x86_write_cr3(&f->cpu, PML4_B | 2 | NO_FLUSH);
+    other = f->tlb.context;
+    assert_int_not_equal(other, context);
+    x86_write_cr3(&f->cpu, PML4_A | 1 | NO_FLUSH);
+    assert_int_equal(f->tlb.context, context);
+    x86_tlb_flush_page(&f->cpu, 0x42000);
+    assert_int_not_equal(f->tlb.context, context);
+    /* After a full flush it is as it was at first, but another one. */
+    x86_tlb_flush(&f->cpu);
+    assert_non_null(x86_fetch_entry(&f->cpu, UPPER + 0x40000, &mmio));
+    assert_int_not_equal(f->tlb.context, context);
+    assert_int_not_equal(f->tlb.context, other);
+    context = f->tlb.context;
+    x86_write_cr3(&f->cpu, PML4_B | 3);
+    assert_int_equal(f->tlb.context, context);
+    /* The user's own. */
+    fake_segments(f, 64, 3);
+    assert_int_not_equal(f->tlb.context, context);
+    context = f->tlb.context;
+    x86_write_cr3(&f->cpu, PML4_A | 1);
+    assert_int_not_equal(f->tlb.context, context);
+    fake_free(f);
+}
+
 /* Rights of one privilege are not those of another. */
 static void test_tables_apart(void **state)
 {
@@ -189,7 +363,6 @@ static void test_tables_apart(void **state)
     fake_free(f);
 }
 
-/* Changes of what rights depend on. */
 /* Fetching has other rights than reading: the entry asked for is the one that data accesses look at. */
 static void test_load(void **state)
 {
@@ -222,6 +395,7 @@ static void test_load(void **state)
     }
 }
 
+/* Changes of what rights depend on. */
 static void test_control_flushes(void **state)
 {
     static const struct {
@@ -392,6 +566,9 @@ int main(void)
         cmocka_unit_test(test_drop_gpa),
         cmocka_unit_test(test_tables_apart),
         cmocka_unit_test(test_load),
+        cmocka_unit_test(test_global),
+        cmocka_unit_test(test_sizes),
+        cmocka_unit_test(test_contexts),
         cmocka_unit_test(test_control_flushes),
         cmocka_unit_test(test_control),
         cmocka_unit_test(test_long_mode_on_and_off),

@@ -7,6 +7,7 @@
 #include <sys/mman.h>
 
 #include "engine/bt/bt_internal.h"
+#include "engine/bt/emit.h"
 #include "engine/soft/ops.h"
 #include "engine/soft/timer.h"
 
@@ -69,7 +70,7 @@ static void vcpu_destroy(struct engine_vcpu *engine)
     bt_cache_fini(vcpu);
     if (vcpu->returns)
         munmap(vcpu->returns, BT_RETURN_BYTES);
-    free(vcpu);
+    soft_op_vcpu_free(engine);
 }
 
 /* Its bottom has a key that is no return address, and room above it for one look at what is not there. */
@@ -95,7 +96,7 @@ static int vcpu_create(struct engine_vcpu **result, struct engine_vm *vm, unsign
         return rc;
     vcpu = (struct bt_vcpu *)*result;
     vcpu->frame.host_mxcsr = 0x1f80;
-    bt_near(vcpu)->tlb_mask = (TLB_SIZE - 1) * sizeof(struct x86_tlb_entry);
+    vcpu->gs = emit_has_gs();
     for (unsigned i = 0; i < ARRAY_SIZE(bt_near(vcpu)->fits); i++)
         bt_near(vcpu)->fits[i] = PAGE_SIZE - (1u << i);
     bt_forget_jumps(vcpu);

@@ -93,7 +93,7 @@ struct bt_near {
     uint64_t limit; /* of the return stack */
     uint64_t fits[6];      /* the largest offset in a page of an access of 1 << i bytes */
     uint64_t slot, target; /* of an indirect call: its entry in the jump table, its key */
-    uint32_t tlb_mask;     /* for an entry's offset in the soft TLB */
+    uint32_t tlb_mask;     /* for an entry's offset in that table */
     uint16_t flags;        /* AH as by LAHF, AL: OF */
     uint8_t vectors;       /* enum bt_vectors: what the host's registers hold of the guest's */
 };
@@ -159,6 +159,7 @@ struct bt_vcpu {
     struct exit *exit;     /* run()'s */
     uint64_t end;
     enum soft_outcome outcome;
+    bool gs;                       /* GS is the base of the soft TLB's current table while translated code runs */
     bool counting;                 /* translations count instructions: run() was given a budget */
     uint8_t *returns;              /* the return stack's memory */
     uint64_t called[BT_MNEMONICS]; /* instructions that are not translated, by ZydisMnemonic: how often executed */

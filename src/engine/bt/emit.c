@@ -1,6 +1,9 @@
 /* engine/bt/emit.c: see emit.h. */
 #include "engine/bt/emit.h"
 
+#include <asm/hwcap2.h>
+#include <sys/auxv.h>
+
 const uint8_t bt_host_of[16] = {
     [RAX] = H_RAX, [RCX] = H_RCX, [RDX] = H_RDX, [RBX] = H_RBX,    [RSP] = H_GSP,    [RBP] = H_RBP,
     [RSI] = H_RSI, [RDI] = H_RDI, [R8] = H_R8,   [R9] = IN_FRAME,  [R10] = IN_FRAME, [R11] = IN_FRAME,
@@ -140,13 +143,45 @@ void emit_restore_flags(struct emit *e)
     emit_mov(e, H_RAX, H_S1);
 }
 
-void emit_tlb_slot(struct emit *e, int32_t table)
+bool emit_has_gs(void)
 {
-    _Static_assert(sizeof(struct x86_tlb_entry) == 32 && PAGE_SHIFT == 12, "the shift below");
+#ifdef BT_NO_GS /* to test the other way on any host */
+    return false;
+#else
+    return (getauxval(AT_HWCAP2) & HWCAP2_FSGSBASE) && __builtin_cpu_supports("bmi2");
+#endif
+}
+
+void emit_tlb_slot(struct emit *e)
+{
+    static const uint8_t rorx[] = {0xc4, 0x43, 0xfb, 0xf0, 0xda, 7}; /* rorx S1, S0, 7 */
+
+    _Static_assert(sizeof(struct x86_tlb_entry) == 32 && PAGE_SHIFT == 12, "the shift");
+    _Static_assert(H_S0 == 10 && H_S1 == 11, "the registers of RORX");
+    if (e->gs) {
+        emit_bytes(e, rorx, sizeof(rorx));
+        emit_rm(e, false, OP_AND, H_S1, H_FRAME, FRAME_NEAR(tlb_mask));
+        return;
+    }
     emit_mov(e, H_S1, H_S0);
     emit_shift(e, true, 5, H_S1, 7);
     emit_rm(e, false, OP_AND, H_S1, H_FRAME, FRAME_NEAR(tlb_mask));
-    emit_rm(e, true, OP_ADD, H_S1, H_FRAME, table);
+    emit_rm(e, true, OP_ADD, H_S1, H_FRAME, FRAME_NEAR(tlb));
+}
+
+void emit_tlb(struct emit *e, unsigned opcode, unsigned reg, size_t member)
+{
+    if (e->gs)
+        emit8(e, 0x65);
+    emit_rm(e, true, opcode, reg, H_S1, (int32_t)member);
+}
+
+void emit_fetch_slot(struct emit *e)
+{
+    emit_mov(e, H_S1, H_S0);
+    emit_shift(e, true, 5, H_S1, 7);
+    emit_rm(e, false, OP_AND, H_S1, H_FRAME, FRAME_TLB(fetch_mask));
+    emit_rm(e, true, OP_ADD, H_S1, H_FRAME, FRAME_TLB(table));
 }
 
 void emit_jump_table(struct emit *e, unsigned opcode, bool w, unsigned reg, size_t field)

@@ -40,10 +40,14 @@ enum host_reg {
 #define IN_FRAME 0xff
 extern const uint8_t bt_host_of[16];
 
+/* May GS be the soft TLB's base (and is there RORX)? */
+bool emit_has_gs(void);
+
 struct emit {
     uint8_t *p, *end; /* writable view */
     uint8_t *base;    /* writable view's begin */
     bool full;
+    bool gs; /* emit_has_gs() */
 };
 
 static inline uint32_t emit_here(const struct emit *e)
@@ -146,8 +150,13 @@ static inline void emit_jump_to(struct emit *e, unsigned cc, uint32_t target)
 /* Host flags to near.flags, and back; S1 is lost. */
 void emit_save_flags(struct emit *e);
 void emit_restore_flags(struct emit *e);
-/* S1 = the soft-TLB entry for the linear address in S0, in the table that the pointer at disp tells; flags are lost. */
-void emit_tlb_slot(struct emit *e, int32_t table);
+/* S1 = where the soft TLB's entry for accesses to the linear address in S0 is, to be used by emit_tlb(); flags are
+ * lost. If the host lets us, GS is the table's base: then two instructions suffice, else four. */
+void emit_tlb_slot(struct emit *e);
+/* op reg, that entry's member at the offset */
+void emit_tlb(struct emit *e, unsigned opcode, unsigned reg, size_t member);
+/* S1 = the soft TLB's entry for fetches at the linear address in S0; flags are lost. */
+void emit_fetch_slot(struct emit *e);
 
 /* op reg, the field of the jump table's entry at offset S1 */
 void emit_jump_table(struct emit *e, unsigned opcode, bool w, unsigned reg, size_t field);

@@ -347,30 +347,29 @@ static void emit_linear(struct translation *t, const struct group *g)
 #define WINDOW(n, field)                                                                                               \
     (FRAME_BT(window) + (int32_t)((n) * sizeof(struct bt_window) + offsetof(struct bt_window, field)))
 
-int32_t bt_tlb_tag(const struct group *g)
+size_t bt_tlb_tag(const struct group *g)
 {
-    return (int32_t)(g->write ? offsetof(struct x86_tlb_entry, write) : offsetof(struct x86_tlb_entry, read));
+    return g->write ? offsetof(struct x86_tlb_entry, write) : offsetof(struct x86_tlb_entry, read);
 }
 
 /* S1 = the soft-TLB entry for the address in S0; S0 = host address. The loop's window, if there is one, learns it. */
 static void emit_full_check(struct translation *t, const struct group *g, struct cold *cold, unsigned window)
 {
-    const int32_t host = (int32_t)offsetof(struct x86_tlb_entry, host);
-    const int32_t tag = bt_tlb_tag(g);
+    const size_t host = offsetof(struct x86_tlb_entry, host), tag = bt_tlb_tag(g);
     struct emit *e = &t->e;
 
-    emit_tlb_slot(e, FRAME_NEAR(tlb));
-    emit_rm(e, true, OP_SUB, H_S0, H_S1, tag);
+    emit_tlb_slot(e);
+    emit_tlb(e, OP_SUB, H_S0, tag);
     bt_emit_page_test(t, g, cold);
     if (window) {
         emit_store(e, H_FRAME, WINDOW(window - 1, offset), H_S0);
-        emit_load(e, H_S0, H_S1, tag);
+        emit_tlb(e, OP_MOV, H_S0, tag);
         emit_store(e, H_FRAME, WINDOW(window - 1, tag), H_S0);
-        emit_load(e, H_S0, H_S1, host);
+        emit_tlb(e, OP_MOV, H_S0, host);
         emit_store(e, H_FRAME, WINDOW(window - 1, host), H_S0);
         emit_load(e, H_S0, H_FRAME, WINDOW(window - 1, offset));
     }
-    emit_rm(e, true, OP_ADD, H_S0, H_S1, host);
+    emit_tlb(e, OP_ADD, H_S0, host);
 }
 
 /* What another loop, or this one in another address space, left in the windows must not be taken for ours. */

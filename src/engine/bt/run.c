@@ -35,6 +35,14 @@ static void come_out(struct bt_vcpu *vcpu, uint64_t rip)
         cpu->counters.instructions = vcpu->end - (uint64_t)vcpu->frame.budget;
 }
 
+/* Where translated code finds the soft TLB. */
+static void set_table(struct bt_vcpu *vcpu)
+{
+    bt_near(vcpu)->tlb = vcpu->soft.tlb.current->entry;
+    if (vcpu->gs)
+        __asm__ volatile("wrgsbase %0" : : "r"(bt_near(vcpu)->tlb));
+}
+
 /* Back in, at a place in the page that begins `offset` before RIP. */
 static void go_in(struct bt_vcpu *vcpu, unsigned offset)
 {
@@ -45,7 +53,9 @@ static void go_in(struct bt_vcpu *vcpu, unsigned offset)
     cpu->rip = (cpu->rip - offset) & address_mask(cpu);
     near->flags = flags_get(cpu);
     near->salt = tlb->context;
-    near->tlb = tlb->current;
+    near->tlb_mask = tlb->current->mask;
+    if (near->tlb != tlb->current->entry)
+        set_table(vcpu);
     near->stack_tag = tlb->stack.tag;
     near->stack_host = tlb->stack.host;
     vcpu->frame.budget = (int64_t)(vcpu->end - cpu->counters.instructions);
@@ -94,7 +104,7 @@ static struct bt_code *hot(struct bt_vcpu *vcpu, struct block *block)
     if (block->heat == UINT16_MAX || ++block->heat < BT_HEAT)
         return NULL;
     block->heat = UINT16_MAX; /* if it cannot be translated: do not try again */
-    e = x86_tlb_slot(soft->tlb.table->entry, bt_linear_rip(vcpu));
+    e = x86_tlb_slot(soft->tlb.table, bt_linear_rip(vcpu));
     return bt_translate(vcpu, block, e->host);
 }
 
@@ -141,14 +151,30 @@ const void *bt_on_resolve(struct bt_vcpu *vcpu, uint64_t rip)
     return resolve(vcpu);
 }
 
+/* An A or D bit lay in decoded code, perhaps that which asks: the return stack was emptied, but for the address that
+ * the thunk returns to. The translation is still there, and leaves by its call-out. */
+static bool keep_way_back(struct bt_vcpu *vcpu, uint64_t back)
+{
+    uint64_t *top = (uint64_t *)vcpu->frame.base - 1;
+
+    *top = back;
+    vcpu->frame.sp = (uint64_t)top;
+    return false;
+}
+
 /* RIP and flags stay as translated code has them. */
 const void *bt_on_tlb_miss(struct bt_vcpu *vcpu, uint64_t lin, uint64_t access)
 {
     const unsigned size = (uint16_t)access >> 1, kind = access & 1 ? ACCESS_WRITE : ACCESS_READ;
+    const uint64_t back = *(const uint64_t *)vcpu->frame.sp;
     /* What is not aligned faults before its page is looked at. */
     bool loaded = !(lin & access >> 16) && x86_tlb_load(&vcpu->soft.cpu, lin, size, kind);
-    const void *where = bt_host(vcpu, loaded ? vcpu->thunk.yes : vcpu->thunk.no);
+    const void *where;
 
+    bt_near(vcpu)->tlb_mask = vcpu->soft.tlb.current->mask;
+    if (vcpu->soft.code.dropped)
+        loaded = keep_way_back(vcpu, back);
+    where = bt_host(vcpu, loaded ? vcpu->thunk.yes : vcpu->thunk.no);
     return vcpu->frame.level ? with_vectors(vcpu, where) : where;
 }
 
@@ -228,7 +254,7 @@ const void *bt_on_callout(struct bt_vcpu *vcpu, struct bt_site *site)
     bt_count_callout(vcpu, site);
     vcpu->frame.budget += count - site->first; /* not executed yet */
     come_out(vcpu, cpu->rip + code->offset[site->first]);
-    cpu->code_changed = false;
+    cpu->code_changed = vcpu->soft.code.dropped; /* bt_on_tlb_miss() */
     for (i = site->first; i <= site->last; i++) {
         in = &code->block->insn[i];
         rc = in->exec(cpu, in);
@@ -315,6 +341,7 @@ enum soft_outcome bt_run_block(struct soft_vcpu *soft, struct block *block, stru
     if (!code)
         return soft_run_block(soft, block, exit, end);
     soft->cpu.counters.translated_runs++;
+    set_table(vcpu); /* by this thread */
     go_in(vcpu, code->page_offset);
     vcpu->frame.next = (uint64_t)bt_host(vcpu, code->entry_m);
     vcpu->outcome = SOFT_GO_ON;

@@ -179,8 +179,8 @@ static void emit_find_page(struct translation *t, const struct bt_run *run)
     struct cold jumps = {0};
 
     bt_emit_sum(t, &g->leader, H_S0, g->low + run->ahead);
-    emit_tlb_slot(e, FRAME_NEAR(tlb));
-    emit_rm(e, true, OP_SUB, H_S0, H_S1, bt_tlb_tag(g));
+    emit_tlb_slot(e);
+    emit_tlb(e, OP_SUB, H_S0, bt_tlb_tag(g));
     bt_emit_page_test(t, g, &jumps);
     for (unsigned i = 0; i < jumps.patches; i++)
         t->run_fail[t->run_fails++] = jumps.patch[i];
@@ -191,8 +191,8 @@ static void emit_delta(struct translation *t, const struct bt_run *run, unsigned
 {
     struct emit *e = &t->e;
 
-    emit_load(e, H_S0, H_S1, (int32_t)offsetof(struct x86_tlb_entry, host));
-    emit_rm(e, true, OP_SUB, H_S0, H_S1, bt_tlb_tag(&run->group));
+    emit_tlb(e, OP_MOV, H_S0, offsetof(struct x86_tlb_entry, host));
+    emit_tlb(e, OP_SUB, H_S0, bt_tlb_tag(&run->group));
     if (run->base_stays)
         emit_add_guest(e, run->group.leader.base);
     emit_store(e, H_FRAME, DELTA(window), H_S0);

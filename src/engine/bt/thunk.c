@@ -157,16 +157,16 @@ static uint32_t emit_stack_miss(struct emit *e, const struct bt_thunks *thunk)
 {
     uint32_t here = emit_here(e), fail[2];
 
-    emit_tlb_slot(e, FRAME_NEAR(tlb));
-    emit_rm(e, true, OP_SUB, H_S0, H_S1, (int32_t)offsetof(struct x86_tlb_entry, write));
+    emit_tlb_slot(e);
+    emit_tlb(e, OP_SUB, H_S0, offsetof(struct x86_tlb_entry, write));
     emit_imm(e, true, IMM_CMP, H_S0, (int32_t)PAGE_SIZE - 1);
     fail[0] = emit_jump(e, CC_A);
-    emit_load(e, H_S0, H_S1, (int32_t)offsetof(struct x86_tlb_entry, write));
+    emit_tlb(e, OP_MOV, H_S0, offsetof(struct x86_tlb_entry, write));
     emit_rm(e, true, OP_CMP, H_S0, H_FRAME, FRAME_NEAR(stack_tag));
     fail[1] = emit_jump(e, CC_E);
     emit_store(e, H_FRAME, FRAME_NEAR(stack_tag), H_S0);
     emit_store(e, H_FRAME, FRAME_TLB(stack.tag), H_S0);
-    emit_load(e, H_S0, H_S1, (int32_t)offsetof(struct x86_tlb_entry, host));
+    emit_tlb(e, OP_MOV, H_S0, offsetof(struct x86_tlb_entry, host));
     emit_store(e, H_FRAME, FRAME_NEAR(stack_host), H_S0);
     emit_store(e, H_FRAME, FRAME_TLB(stack.host), H_S0);
     emit_jump_to(e, CC_ALWAYS, thunk->yes);
@@ -177,7 +177,8 @@ static uint32_t emit_stack_miss(struct emit *e, const struct bt_thunks *thunk)
 
 void bt_make_thunks(struct bt_vcpu *vcpu)
 {
-    struct emit e = {.p = vcpu->cache.rw, .base = vcpu->cache.rw, .end = vcpu->cache.rw + vcpu->cache.segment_size};
+    struct emit e = {
+        .p = vcpu->cache.rw, .base = vcpu->cache.rw, .end = vcpu->cache.rw + vcpu->cache.segment_size, .gs = vcpu->gs};
     struct bt_thunks *thunk = &vcpu->thunk;
 
     thunk->enter = emit_here(&e);

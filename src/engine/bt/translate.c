@@ -778,7 +778,7 @@ static void emit_crossing_guard(struct translation *t)
     emit_load(e, H_S0, H_FRAME, FRAME_CPU(rip));
     emit_lea(e, is_wide(t), H_S0, H_S0, (int32_t)PAGE_SIZE);
     bt_emit_code_base(t, OP_ADD, H_S0);
-    emit_tlb_slot(e, FRAME_TLB(table));
+    emit_fetch_slot(e);
     emit_rm(e, true, OP_CMP, H_S0, H_S1, (int32_t)offsetof(struct x86_tlb_entry, fetch));
     bt_cold_jump(t, cold, CC_NE);
     emit_load(e, H_S0, H_S1, (int32_t)offsetof(struct x86_tlb_entry, host));
@@ -1004,7 +1004,7 @@ static void emit_checked_entry(struct translation *t, const uint8_t *page)
     emit_lea(e, is_wide(t), H_S0, H_S0, -(int32_t)t->code->page_offset);
     emit_store(e, H_FRAME, FRAME_CPU(rip), H_S0);
     bt_emit_code_base(t, OP_ADD, H_S0);
-    emit_tlb_slot(e, FRAME_TLB(table));
+    emit_fetch_slot(e);
     emit_rm(e, true, OP_CMP, H_S0, H_S1, (int32_t)offsetof(struct x86_tlb_entry, fetch));
     bt_cold_jump(t, stale, CC_NE);
     emit_mov_imm64(e, H_S0, (uint64_t)page);
@@ -1114,6 +1114,7 @@ struct bt_code *bt_translate(struct bt_vcpu *vcpu, struct block *block, const ui
         return NULL;
     bt_cache_reserve(vcpu, MAX_HOT_BYTES(t.count), MAX_COLD_BYTES(t.count));
     t.e.base = vcpu->cache.rw;
+    t.e.gs = vcpu->gs;
     place(&t, vcpu->cache.used, MAX_HOT_BYTES(t.count));
     t.code->start = emit_here(&t.e);
     t.marks = bt_marks_new();

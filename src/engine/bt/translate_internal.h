@@ -158,7 +158,7 @@ void bt_emit_empty_windows(struct translation *t);
 void bt_find_windows(struct translation *t); /* which accesses of the loop have one */
 /* Does all of the group lie, aligned as it must be, in the page that S0 is to be an offset in? Else a cold jump. */
 void bt_emit_page_test(struct translation *t, const struct group *group, struct cold *cold);
-int32_t bt_tlb_tag(const struct group *group); /* offset in a soft-TLB entry of the tag that lets it pass */
+size_t bt_tlb_tag(const struct group *group); /* offset in a soft-TLB entry of the tag that lets it pass */
 
 /* runs.c: a loop's rounds without checks. */
 bool bt_find_runs(struct translation *t);                         /* are there any? Once the loop's windows are known */

@@ -16,12 +16,6 @@ static int vcpu_create(struct engine_vcpu **vcpu, struct engine_vm *vm, unsigned
     return soft_op_vcpu_create(vcpu, sizeof(struct soft_vcpu), "interp", vm, id, err);
 }
 
-static void vcpu_destroy(struct engine_vcpu *vcpu)
-{
-    soft_vcpu_fini((struct soft_vcpu *)vcpu);
-    free(vcpu);
-}
-
 static void run(struct engine_vcpu *vcpu, struct exit *exit, uint64_t budget)
 {
     soft_run((struct soft_vcpu *)vcpu, exit, budget, soft_run_block);
@@ -35,6 +29,6 @@ const struct engine_ops engine_interp = {
     .probe = soft_op_probe,
     .vm_create = vm_create,
     .vcpu_create = vcpu_create,
-    .vcpu_destroy = vcpu_destroy,
+    .vcpu_destroy = soft_op_vcpu_destroy,
     .run = run,
 };

@@ -307,7 +307,7 @@ void code_sweep(struct soft_vcpu *vcpu)
 static struct x86_tlb_entry *fetch_entry(struct soft_vcpu *vcpu, gva_t lin, enum x86_rc *rc)
 {
     struct x86_cpu *cpu = &vcpu->cpu;
-    struct x86_tlb_entry *e = x86_tlb_slot(cpu->tlb->table->entry, lin);
+    struct x86_tlb_entry *e = x86_tlb_slot(cpu->tlb->table, lin);
     bool mmio = false;
 
     if (likely(e->fetch == (lin & PAGE_MASK)))
@@ -487,7 +487,7 @@ struct block *code_find(struct soft_vcpu *vcpu, enum x86_rc *rc)
     e = fetch_entry(vcpu, lin, rc);
     if (unlikely(!e))
         return NULL;
-    key = block_key(x86_tlb_gpa(cpu->tlb, e) | (lin & ~PAGE_MASK), cpu->mode, cpu->segmented);
+    key = block_key(x86_tlb_gpa(cpu->tlb->table, e) | (lin & ~PAGE_MASK), cpu->mode, cpu->segmented);
     block = code->jump[jump_slot(key)];
     if (likely(block && block->key == key && !block->crosses))
         return block;

@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 
 #include "engine/soft/timer.h"
 
@@ -55,13 +56,25 @@ int soft_op_vcpu_create(struct engine_vcpu **vcpu, size_t size, const char *name
 
     if (id >= vm->soft.cpus)
         return error_set(err, -EINVAL, "%s: processor %u of %u", name, id, vm->soft.cpus);
-    new = aligned_alloc(64, ALIGN_UP(size, 64));
-    if (!new)
+    new = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (new == MAP_FAILED)
         return error_set(err, -ENOMEM, "%s: no memory for processor %u", name, id);
-    memset(new, 0, size);
+    madvise(new, size, MADV_NOHUGEPAGE); /* most of the soft TLB is never used */
+    new->size = size;
     soft_vcpu_init(new, &vm->soft, id);
     *vcpu = (struct engine_vcpu *)new;
     return 0;
+}
+
+void soft_op_vcpu_free(struct engine_vcpu *vcpu)
+{
+    munmap(vcpu, soft(vcpu)->size);
+}
+
+void soft_op_vcpu_destroy(struct engine_vcpu *vcpu)
+{
+    soft_vcpu_fini(soft(vcpu));
+    soft_op_vcpu_free(vcpu);
 }
 
 void soft_op_kick(struct engine_vcpu *vcpu)

@@ -187,8 +187,10 @@ EXEC(invpcid)
         x86_tlb_flush_page(cpu, descriptor[1]);
     else if (type == 1)
         x86_tlb_flush_pcid(cpu, (uint16_t)pcid);
-    else
+    else if (type == 2)
         x86_tlb_flush(cpu);
+    else
+        x86_tlb_flush_local(cpu);
     return X86_NEXT;
 }
 
