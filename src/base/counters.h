@@ -32,6 +32,7 @@
     X(code_evicted,         "  of these: to make room") \
     X(code_flushed,         "all code forgotten") \
     X(spins,                "turns given away while spinning") \
+    X(halts_polled,         "halts that ended while the processor was still looking for events") \
     X(pages_asked,          "pages of code that other processors had to stop writing to") \
     X(code_told,            "writes that other processors with code there were told of") \
     X(blocks_translated,    "code blocks translated") \

@@ -1,7 +1,7 @@
 /*
  * tests/unit/test_share.c: several vCPUs and one memory (engine/soft/share.h),
  * without guest code: threads make the calls that engines make, and look at what
- * their soft TLBs let them do.
+ * their soft TLBs let them do; and halts are waited out (engine/soft/turns.h).
  */
 #include <pthread.h>
 #include <setjmp.h>
@@ -12,6 +12,7 @@
 #include <cmocka.h>
 
 #include "engine/soft/soft.h"
+#include "engine/soft/turns.h"
 #include "mem/mem.h"
 #include "x86/access.h"
 
@@ -180,11 +181,34 @@ static void test_held(void **state)
     assert_true(atomic_load(&writes) > 0);
 }
 
+/* --- halts ------------------------------------------------------------------------------------------------ */
+
+/* Looking for events before sleep begins after a short sleep, finds an event, and ends after a long one. */
+static void test_polling(void **state)
+{
+    struct soft_vcpu *vcpu = cpu[1];
+
+    vm.crowded = false;
+    assert_int_equal(atomic_exchange(&vcpu->cpu.events, X86_EV_APIC), 0);
+    assert_false(soft_turns_poll(vcpu, UINT64_MAX));
+    soft_turns_slept(vcpu, 5000);
+    assert_true(soft_turns_poll(vcpu, UINT64_MAX));
+    atomic_store(&vcpu->cpu.events, 0);
+    assert_false(soft_turns_poll(vcpu, UINT64_MAX));
+    soft_turns_slept(vcpu, 10000000);
+    atomic_store(&vcpu->cpu.events, X86_EV_APIC);
+    assert_false(soft_turns_poll(vcpu, UINT64_MAX));
+    vm.crowded = true;
+    soft_turns_slept(vcpu, 5000);
+    assert_false(soft_turns_poll(vcpu, UINT64_MAX));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_asked_standing_still, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_held, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_polling, set_up, tear_down),
     };
 
     return cmocka_run_group_tests_name("share", tests, NULL, NULL);

@@ -1106,7 +1106,7 @@ struct bt_code *bt_translate(struct bt_vcpu *vcpu, struct block *block, const ui
     for (unsigned i = 0; i < block->count; i++) {
         bt_op_analyse(&op[i], &block->insn[i], t.mode, at);
         if (vcpu->soft.vm->share.on && op[i].kind == OP_NOTHING && block->insn[i].mnemonic == ZYDIS_MNEMONIC_PAUSE)
-            op[i].kind = vcpu->soft.vm->crowded ? OP_CALLOUT /* it may have to give its turn away */ : OP_IDENTITY;
+            op[i].kind = OP_CALLOUT /* it may have to give its turn away */;
         at += block->insn[i].length;
     }
     t.code = new_code(block, op, t.count);

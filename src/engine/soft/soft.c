@@ -228,7 +228,6 @@ static void futex_sleep(struct soft_vcpu *vcpu, uint64_t host_ns)
     struct timespec ts = {.tv_sec = (time_t)(host_ns / 1000000000), .tv_nsec = (long)(host_ns % 1000000000)};
     uint32_t seen;
 
-    soft_share_leave(vcpu);
     soft_turns_sleep(vcpu, true);
     atomic_store(&vcpu->sleeping, 1);
     seen = atomic_load(&vcpu->wake);
@@ -236,6 +235,20 @@ static void futex_sleep(struct soft_vcpu *vcpu, uint64_t host_ns)
         syscall(SYS_futex, &vcpu->wake, FUTEX_WAIT_PRIVATE, seen, host_ns == UINT64_MAX ? NULL : &ts, NULL, 0);
     atomic_store(&vcpu->sleeping, 0);
     soft_turns_sleep(vcpu, false);
+}
+
+/* Until an event is there, or the time is up. */
+static void wait_for_event(struct soft_vcpu *vcpu, uint64_t host_ns)
+{
+    soft_share_leave(vcpu);
+    if (!vcpu->vm->share.on) {
+        futex_sleep(vcpu, host_ns);
+    } else if (!soft_turns_poll(vcpu, host_ns)) {
+        const uint64_t begin = counter_ns();
+
+        futex_sleep(vcpu, host_ns);
+        soft_turns_slept(vcpu, counter_ns() - begin);
+    }
     soft_share_enter(vcpu);
 }
 
@@ -253,7 +266,7 @@ bool soft_sleep(struct soft_vcpu *vcpu, struct exit *exit)
     if (!vcpu->halt_told)
         cpu->counters.exits_halt++;
     vcpu->halt_told = true;
-    futex_sleep(vcpu, vclock_host_ns_until(vcpu->vm->clock, x86_lapic_next_ns(cpu)));
+    wait_for_event(vcpu, vclock_host_ns_until(vcpu->vm->clock, x86_lapic_next_ns(cpu)));
     if (soft_attend(vcpu, exit))
         return true;
     if (!cpu->halted)

@@ -80,6 +80,7 @@ struct soft_vcpu {
         uint64_t begin_ns;  /* of the thread's first run; 0: none */
         uint64_t asleep_ns; /* since then */
         uint64_t told_ns;   /* when stolen time was told last */
+        uint32_t poll_ns;   /* how long a halted processor looks for events before it sleeps */
     } turns;
     unsigned clock_countdown; /* blocks until the clock is looked at again */
     bool restart;             /* the next instruction has I/O answers in its log */

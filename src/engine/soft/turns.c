@@ -7,8 +7,12 @@
 
 #include "x86/pvsched.h"
 
-#define SPIN_PAUSES   64          /* PAUSEs after which a processor is taken to be spinning, */
+#define SPIN_PAUSES   256         /* PAUSEs after which a processor is taken to be spinning; */
+#define SPIN_CROWDED  64          /* the same where threads take turns, */
 #define SPIN_GAP      20000       /* with fewer ticks of the host's TSC than these from one to the next */
+#define POLL_FIRST_NS 10000u      /* of halts that end soon so much is looked on before sleep, */
+#define POLL_MOST_NS  100000u     /* and more each time, up to this */
+#define POLL_GAP      30000       /* ticks of the host's TSC between two looks: somebody else wanted the processor */
 #define STEAL_TELL_NS 10000000ull /* how often the guest is told of stolen time, at the most */
 
 bool soft_turns_crowded(unsigned cpus)
@@ -23,16 +27,14 @@ void soft_turns_pause(struct x86_cpu *cpu)
     struct soft_vcpu *vcpu = soft_of(cpu);
     uint64_t now;
 
-    if (!vcpu->vm->crowded) {
-        __builtin_ia32_pause();
-        return;
-    }
     now = __rdtsc();
     if (now - vcpu->turns.last > SPIN_GAP)
         vcpu->turns.pauses = 0;
     vcpu->turns.last = now;
-    if (++vcpu->turns.pauses < SPIN_PAUSES)
+    if (++vcpu->turns.pauses < (vcpu->vm->crowded ? SPIN_CROWDED : SPIN_PAUSES)) {
+        __builtin_ia32_pause();
         return;
+    }
     vcpu->turns.pauses = 0;
     vcpu->cpu.counters.spins++;
     sched_yield();
@@ -85,4 +87,41 @@ void soft_turns_sleep(struct soft_vcpu *vcpu, bool begin)
     if (!vcpu->turns.begin_ns)
         return;
     vcpu->turns.asleep_ns += begin ? -now : now;
+}
+
+/* --- halts ---------------------------------------------------------------------------------- */
+
+bool soft_turns_poll(struct soft_vcpu *vcpu, uint64_t host_ns)
+{
+    uint64_t end, tick;
+
+    if (!vcpu->turns.poll_ns || vcpu->vm->crowded)
+        return false;
+    end = clock_ns(CLOCK_MONOTONIC) + MIN(vcpu->turns.poll_ns, host_ns);
+    tick = __rdtsc();
+    while (!soft_attention(vcpu)) {
+        uint64_t now = __rdtsc();
+
+        if (now - tick > POLL_GAP) {
+            vcpu->turns.poll_ns = 0;
+            return false;
+        }
+        tick = now;
+        if (clock_ns(CLOCK_MONOTONIC) >= end)
+            return host_ns <= vcpu->turns.poll_ns;
+        __builtin_ia32_pause();
+    }
+    vcpu->cpu.counters.halts_polled++;
+    return true;
+}
+
+/* It looks longer if that would have spared it a sleep, and no more if the sleep was long. */
+void soft_turns_slept(struct soft_vcpu *vcpu, uint64_t ns)
+{
+    uint32_t *poll = &vcpu->turns.poll_ns;
+
+    if (*poll + ns > POLL_MOST_NS)
+        *poll = 0;
+    else
+        *poll = *poll ? MIN(2 * *poll, POLL_MOST_NS) : POLL_FIRST_NS;
 }

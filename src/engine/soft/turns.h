@@ -18,5 +18,9 @@ void soft_turns_pause(struct x86_cpu *cpu);
 void soft_turns_attend(struct soft_vcpu *vcpu, uint32_t events);
 /* The thread is about to sleep, or has slept: that time is not stolen. */
 void soft_turns_sleep(struct soft_vcpu *vcpu, bool begin);
+/* Halted: looks for an event for a while, if that was worth it lately. true: there is one, or the time (host's ns from
+ * now) is up. false: the vCPU is to sleep, and then to say for how long. */
+bool soft_turns_poll(struct soft_vcpu *vcpu, uint64_t host_ns);
+void soft_turns_slept(struct soft_vcpu *vcpu, uint64_t ns);
 
 #endif
