@@ -367,6 +367,23 @@ enum { STATUS_PASS, STATUS_FAIL, STATUS_SKIP };
     X(segment_far_checks, EXIT)             \
     X(segment_ldt, EXIT)                    \
     X(segment_hidden_part, EXIT)            \
+    X(segmented_walk, EXIT)                 \
+    X(segmented_sum, EXIT)                  \
+    X(segmented_group, EXIT)                \
+    X(segmented_types, EXIT)                \
+    X(segmented_execute_only, EXIT)         \
+    X(segmented_expand_down, EXIT)          \
+    X(segmented_wrap, EXIT)                 \
+    X(segmented_push, EXIT)                 \
+    X(segmented_pop, EXIT)                  \
+    X(segmented_stack_and_data, EXIT)       \
+    X(segmented_code, EXIT)                 \
+    X(segmented_far_calls, EXIT)            \
+    X(segmented_code_limit, EXIT)           \
+    X(segmented_code_end, EXIT)             \
+    X(segmented_changes, EXIT)              \
+    X(segmented_to_null, EXIT)              \
+    X(segmented_patch, EXIT)                \
     X(task_jump, EXIT)                      \
     X(task_call_and_return, EXIT)           \
     X(task_gate, EXIT)                      \
