@@ -1,6 +1,6 @@
 # The front door. Meson does the work; `make help` lists what there is.
 .NOTPARALLEL:
-.PHONY: all run guest check check-kvm check-threads bench bench-real bench-shares bench-io soak soak-smp soak-disk soak-kill stress fuzz install clean help packages-%
+.PHONY: all run guest check check-kvm check-threads bench bench-real bench-shares bench-io bench-smp soak soak-smp soak-disk soak-kill stress fuzz install clean help packages-%
 
 all: packages-build build/build.ninja
 	@ninja -C build
@@ -37,6 +37,10 @@ bench-real: packages-real ## the same with real programs in the guest (minutes a
 bench-io: packages-io ## disk (fio) and network (iperf3) in a guest against the host's own and QEMU's TCG
 	@$(MAKE) --no-print-directory guest
 	@bench/io.sh $(ENGINES)
+
+bench-smp: packages-bench ## what a second processor is good for, and guests with two against QEMU's TCG with two
+	@$(MAKE) --no-print-directory guest
+	@bench/smp.sh $(ENGINES)
 
 bench-shares: packages-bench ## a shared directory, against the host and QEMU with virtiofsd
 	@$(MAKE) --no-print-directory guest

@@ -41,6 +41,19 @@ add_file() { # path...
     done
 }
 
+# GCC, with what it needs to make a program of the source.
+add_compiler() { # source
+    local name
+    add_file /usr/bin/gcc /usr/bin/as /usr/bin/ld "$(/usr/bin/gcc -print-prog-name=cc1)" \
+        "$(/usr/bin/gcc -print-prog-name=collect2)" "$(/usr/bin/gcc -print-file-name=liblto_plugin.so)"
+    # Headers, and what the linker reads.
+    # shellcheck disable=SC2046
+    add_file $(/usr/bin/gcc -std=gnu11 -O2 -M "$1" | grep -o '/usr/[^ ]*')
+    # shellcheck disable=SC2046
+    add_file $(/usr/bin/gcc -std=gnu11 -O2 -o "$work/a.out" "$1" -Wl,--trace | grep -E '^/(usr|lib)')
+    for name in libc.so libgcc_s.so libgcc.a; do add_file "$(/usr/bin/gcc -print-file-name=$name)"; done
+}
+
 # $root as mkinitramfs's list.
 list_root() {
     find "$root" -mindepth 1 -type d -printf 'dir %P %m\n' -o -type l -printf 'link %P %l\n' -o \

@@ -22,14 +22,6 @@
 static char *const environment[] = {
     "PATH=/usr/bin", "HOME=/", "LC_ALL=C", "PYTHONHASHSEED=0", "PYTHONDONTWRITEBYTECODE=1", "PERL_HASH_SEED=0", NULL};
 
-/* As root, or in a user namespace where we are. */
-static bool enter(const char *root)
-{
-    if (chroot(root) < 0 && (errno != EPERM || unshare(CLONE_NEWUSER) < 0 || chroot(root) < 0))
-        return false;
-    return true;
-}
-
 static uint64_t checksum(void)
 {
     uint64_t sum = 14695981039346656037u; /* FNV-1a */
@@ -77,7 +69,7 @@ int main(int argc, char **argv)
     char line[LINE], *command;
     FILE *jobs;
 
-    if (getpid() != 1 && (argc != 2 || !enter(argv[1]))) {
+    if (getpid() != 1 && (argc != 2 || !enter_root(argv[1]))) {
         fprintf(stderr, "usage: real ROOT; it must be possible to chroot there (%s)\n", strerror(errno));
         return 2;
     }

@@ -12,19 +12,6 @@ cd "$(dirname "$0")/.." || exit 2
 
 root=$work/root
 
-add_compiler() {
-    local name source=$root/bench/work.c
-    awk -f bench/real/source.awk -v functions=60 >"$source"
-    add_file /usr/bin/gcc /usr/bin/as /usr/bin/ld "$(/usr/bin/gcc -print-prog-name=cc1)" \
-        "$(/usr/bin/gcc -print-prog-name=collect2)" "$(/usr/bin/gcc -print-file-name=liblto_plugin.so)"
-    # Headers, and what the linker reads.
-    # shellcheck disable=SC2046
-    add_file $(/usr/bin/gcc -std=gnu11 -O2 -M "$source" | grep -o '/usr/[^ ]*')
-    # shellcheck disable=SC2046
-    add_file $(/usr/bin/gcc -std=gnu11 -O2 -o "$work/a.out" "$source" -Wl,--trace | grep -E '^/(usr|lib)')
-    for name in libc.so libgcc_s.so libgcc.a; do add_file "$(/usr/bin/gcc -print-file-name=$name)"; done
-}
-
 add_python() {
     add_file /usr/bin/python3
     # shellcheck disable=SC2046
@@ -47,7 +34,8 @@ make_root() {
     mkdir -m 1777 "$root/tmp"
     for d in bin lib lib64; do ln -s "usr/$d" "$root/$d"; done
     add_file /bin/dash /usr/bin/lua5.4 /bin/gzip /usr/bin/sqlite3 /usr/bin/openssl /bin/sed /bin/true /bin/cat /usr/bin/cmp
-    add_compiler
+    awk -f bench/real/source.awk -v functions=60 >"$root/bench/work.c"
+    add_compiler "$root/bench/work.c"
     add_python
     add_perl
     ln -s dash "$root/usr/bin/sh"

@@ -7,7 +7,9 @@
 #ifndef BENCH_REPORT_H
 #define BENCH_REPORT_H
 
+#include <errno.h>
 #include <sched.h>
+#include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <sys/reboot.h>
@@ -22,16 +24,32 @@ static inline uint64_t now(void)
     return (uint64_t)ts.tv_sec * 1000000000u + (uint64_t)ts.tv_nsec;
 }
 
-/* A guest has one processor, so the programs have only one natively too. */
-static inline void report_start(void)
+/* As root, or in a user namespace where we are. */
+static inline bool enter_root(const char *root)
+{
+    return chroot(root) == 0 || (errno == EPERM && unshare(CLONE_NEWUSER) == 0 && chroot(root) == 0);
+}
+
+static inline void run_on(unsigned cpu)
 {
     cpu_set_t one;
 
     CPU_ZERO(&one);
-    CPU_SET((unsigned)sched_getcpu(), &one);
+    CPU_SET(cpu, &one);
     sched_setaffinity(0, sizeof(one), &one);
+}
+
+static inline void report_begin(void)
+{
     printf("\nBENCH start\n");
     fflush(stdout);
+}
+
+/* A guest has one processor, so the programs have only one natively too. */
+static inline void report_start(void)
+{
+    run_on((unsigned)sched_getcpu());
+    report_begin();
 }
 
 static inline void report(const char *group, const char *name, double nanoseconds)

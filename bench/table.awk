@@ -6,6 +6,7 @@ BEGIN {
     title["kernel"] = "kernel work"
     title["real"] = "real programs"
     title["share"] = "a shared directory"
+    title["smp"] = "two processors, and one"
     title["boot"] = "boot, from the start of the monitor"
     count = split(columns, column, " ")
 }
@@ -90,6 +91,13 @@ function print_group(group,    r, c, row) {
     print ""
 }
 
+# What a second processor is good for.
+function print_gains(who) {
+    if (time["smp two-on-2-cpus", who])
+        printf "%s: two computing processes, 2 processors against 1: %.2f; make -j2 against -j1: %.2f\n", who, \
+            time["smp two-on-1-cpu", who] / time["smp two-on-2-cpus", who], time["smp make-j1", who] / time["smp make-j2", who]
+}
+
 END {
     heading()
     for (g = 1; g <= groups; g++) if (order[g] != "boot") print_group(order[g])
@@ -97,5 +105,6 @@ END {
     for (c = 2; c <= count; c++)
         if (time["integer loop", column[c]])
             loop = loop sprintf("  %s %.0f", column[c], 1000 / time["integer loop", column[c]])
+    for (c = 1; "smp" in rows && c <= count; c++) print_gains(column[c])
     if (loop) print "million guest instructions a second on `loop`:" loop
 }
