@@ -112,6 +112,43 @@ TEST(segmented_far_calls)
     }
 }
 
+/* A function changes to another code segment before it returns: the same offset is other code there, which adds 100
+ * and goes back. EDX: far pointers, to the RET in the other segment and to what ends a round. */
+CODE(far_return, "1: call 2f\n 3: add $1, %eax\n ljmp *%fs:8(%edx)\n 4: dec %ecx\n jnz 1b\n int $0x80\n"
+                 "2: ljmp *%fs:(%edx)\n 5: ret\n far_return_add = 3b - far_return + 2\n"
+                 "far_return_ret = 5b - far_return\n far_return_end_round = 4b - far_return\n");
+extern const char far_return_add[], far_return_ret[], far_return_end_round[];
+TEST(segmented_far_return)
+{
+    struct {
+        uint32_t offset;
+        uint16_t selector, pad;
+    } *pointer = (void *)USER_DATA;
+
+    for (unsigned i = 0; i < 8; i++) {
+        struct context c = user_context(0);
+        const unsigned other = i & 1 ? SEL : SEL2;
+
+        PLACE(USER_CODE, far_return);
+        PLACE(USER_CODE + 0x800, far_return);
+        *(uint8_t *)(USER_CODE + 0x800 + (word)far_return_add) = 100;
+        code_segment(SEL, USER_CODE, 0x7ff);
+        code_segment(SEL2, USER_CODE + 0x800, 0x7ff);
+        data_segment(SEL3, USER_DATA, 0xff);
+        pointer[0].offset = (uint32_t)(word)far_return_ret;
+        pointer[0].selector = (uint16_t)(other | 3);
+        pointer[1].offset = (uint32_t)(word)far_return_end_round;
+        pointer[1].selector = SEL | 3;
+        c.cs = SEL | 3;
+        c.fs = SEL3 | 3;
+        c.ax = c.dx = 0;
+        c.cx = HOT;
+        context_run(&c);
+        EXPECT_END(&c, OK);
+        EXPECT_EQ(c.ax, HOT * (i & 1 ? 1 : 100));
+    }
+}
+
 /* Branches to beyond the limit: warm with a segment that has them all, then with one that ends before the target. The
  * branch faults, and nothing has changed. ECX: rounds; the last one goes on to the branch's target. */
 #define FAR_AWAY "0x300"
@@ -150,16 +187,17 @@ TEST(segmented_code_limit)
     static const uint8_t end[] = {0xcd, 0x80}; /* int $0x80 */
 
     for (unsigned i = 0; i < sizeof rows / sizeof *rows; i++) {
+        place(rows[i].code, (word)(rows[i].end - rows[i].code));
+        memcpy((void *)(USER_CODE + rows[i].target), end, sizeof end);
+        *(uint32_t *)USER_DATA = (uint32_t)rows[i].target;
         /* The limit: all; the target's last byte; within its instruction; the byte before it; all. */
         for (unsigned k = 0; k < 6; k++) {
             const word beyond[] = {0x1fff, rows[i].target + 1, rows[i].target, rows[i].target - 1, 0x200, 0x1fff};
             const word limit = rows[i].code == beyond_fall && k == 4 ? rows[i].target - 1 : beyond[k];
 
             for (unsigned again = 0; again < (k ? 3 : HOT / 4); again++) {
-                struct context c = place(rows[i].code, (word)(rows[i].end - rows[i].code));
+                struct context c = user_context(0);
 
-                memcpy((void *)(USER_CODE + rows[i].target), end, sizeof end);
-                *(uint32_t *)USER_DATA = (uint32_t)rows[i].target;
                 code_segment(SEL, USER_CODE, limit);
                 data_segment(SEL2, USER_DATA, 0xff);
                 c.cs = SEL | 3;
@@ -190,13 +228,14 @@ TEST(segmented_code_end)
 {
     static const uint8_t starts[] = {0, 5, 11, 13, 14, 16, 18};
 
+    place(long_loop, CODE_SIZE(long_loop));
     for (word limit = 17; limit != (word)-1; limit--) {
-        struct context c = USER(long_loop);
+        struct context c = user_context(0);
         unsigned fault = 0;
 
         while (fault < 6 && starts[fault + 1] <= limit + 1)
             fault++;
-        for (unsigned k = 0; k < 3; k++) {
+        for (unsigned k = 0; k < (limit == 17 ? HOT / 8 : 3); k++) {
             code_segment(SEL, USER_CODE, k == 1 ? 0xfff : limit);
             c.cs = SEL | 3;
             c.ip = 0;
@@ -284,6 +323,34 @@ TEST(segmented_changes)
         context_run(&c);
         EXPECT_END(&c, OK);
         EXPECT_EQ(data[2], HOT * (0x2 + 0x30 + 0x10000 + 0x400));
+    }
+}
+
+/* Functions that load DS for their caller, called directly and by register. */
+CODE(loaders, "1: call 2f\n addl (%ebx), %eax\n call 3f\n addl (%ebx), %eax\n call *%ebp\n addl (%ebx), %eax\n"
+              "dec %ecx\n jnz 1b\n int $0x80\n 2: mov %edx, %ds\n ret\n 3: mov %esi, %ds\n ret\n"
+              "4: mov %edi, %ds\n ret\n loaders_4 = 4b - loaders\n");
+extern const char loaders_4[];
+TEST(segmented_loaded_by_callee)
+{
+    *low_memory(0x2400) = 0x100;
+    *(uint32_t *)(USER_DATA + 0x400) = 0x3;
+    for (unsigned i = 0; i < 4; i++) {
+        struct context c = USER(loaders);
+
+        flat_data(SEL, i & 1 ? 0x2000 : USER_DATA);
+        data_segment(SEL2, USER_DATA, 0xfff);
+        c.ax = 0;
+        c.bp = USER_CODE + (word)loaders_4;
+        c.bx = 0x400;
+        c.cx = HOT;
+        c.dx = SEL | 3;
+        c.si = SEL2 | 3;
+        c.di = UDATA;
+        *low_memory(0x400) = 0x10000;
+        context_run(&c);
+        EXPECT_END(&c, OK);
+        EXPECT_EQ(c.ax, HOT * (0x10000 + 3 + (i & 1 ? 0x100 : 3)));
     }
 }
 

@@ -379,9 +379,11 @@ enum { STATUS_PASS, STATUS_FAIL, STATUS_SKIP };
     X(segmented_stack_and_data, EXIT)       \
     X(segmented_code, EXIT)                 \
     X(segmented_far_calls, EXIT)            \
+    X(segmented_far_return, EXIT)           \
     X(segmented_code_limit, EXIT)           \
     X(segmented_code_end, EXIT)             \
     X(segmented_changes, EXIT)              \
+    X(segmented_loaded_by_callee, EXIT)     \
     X(segmented_to_null, EXIT)              \
     X(segmented_patch, EXIT)                \
     X(task_jump, EXIT)                      \
