@@ -326,31 +326,34 @@ TEST(segmented_changes)
     }
 }
 
-/* Functions that load DS for their caller, called directly and by register. */
+/* Functions that load DS for their caller, called directly and by register; which one loads what changes each round. */
 CODE(loaders, "1: call 2f\n addl (%ebx), %eax\n call 3f\n addl (%ebx), %eax\n call *%ebp\n addl (%ebx), %eax\n"
-              "dec %ecx\n jnz 1b\n int $0x80\n 2: mov %edx, %ds\n ret\n 3: mov %esi, %ds\n ret\n"
+              "xchg %edx, %edi\n xchg %esi, %edi\n dec %ecx\n jnz 1b\n int $0x80\n 2: mov %edx, %ds\n ret\n 3: mov "
+              "%esi, %ds\n ret\n"
               "4: mov %edi, %ds\n ret\n loaders_4 = 4b - loaders\n");
 extern const char loaders_4[];
 TEST(segmented_loaded_by_callee)
 {
     *low_memory(0x2400) = 0x100;
     *(uint32_t *)(USER_DATA + 0x400) = 0x3;
-    for (unsigned i = 0; i < 4; i++) {
-        struct context c = USER(loaders);
+    place(loaders, CODE_SIZE(loaders));
+    for (unsigned i = 0; i < 8; i++) { /* warm with all of them flat, or with others, first */
+        struct context c = user_context(USER_CODE);
+        const bool flat = i < 5 && !(i & 1);
 
-        flat_data(SEL, i & 1 ? 0x2000 : USER_DATA);
+        flat_data(SEL, i & 2 ? 0x2000 : USER_DATA);
         data_segment(SEL2, USER_DATA, 0xfff);
         c.ax = 0;
         c.bp = USER_CODE + (word)loaders_4;
         c.bx = 0x400;
         c.cx = HOT;
-        c.dx = SEL | 3;
-        c.si = SEL2 | 3;
+        c.dx = flat ? UDATA : SEL | 3;
+        c.si = flat ? UDATA : SEL2 | 3;
         c.di = UDATA;
         *low_memory(0x400) = 0x10000;
         context_run(&c);
         EXPECT_END(&c, OK);
-        EXPECT_EQ(c.ax, HOT * (0x10000 + 3 + (i & 1 ? 0x100 : 3)));
+        EXPECT_EQ(c.ax, HOT * (flat ? 0x30000 : 0x10000 + 3 + (i & 2 ? 0x100 : 3)));
     }
 }
 
