@@ -1,8 +1,10 @@
 /*
- * locked.c: locked instructions on a device's registers: atomic as a whole,
- * though each is an access to read and another to write (SDM vol. 3, 9.1.2).
+ * locked.c: what is atomic as a whole (SDM vol. 3, 9.1.2): locked instructions
+ * on a device's registers, though each is an access to read and another to write;
+ * the processor's own change of a descriptor.
  */
 #include "kit/apic.h"
+#include "kit/desc.h"
 #include "kit/page.h"
 #include "kit/regs.h"
 #include "kit/smp.h"
@@ -75,5 +77,35 @@ TEST(smp_locked_device)
     for (unsigned i = 0; i < sizeof sums / sizeof *sums; i++)
         EXPECT_EQ(registers[sums[i]], ROUNDS * smp_count);
     smp_run(2, store_or_keep);
+    EXPECT_EQ(forbidden, 0);
+}
+
+/* One changes a bit beside the accessed bit and clears that; the others set it by loading the segment. */
+static void load_segment(unsigned cpu)
+{
+    volatile uint8_t *type = (volatile uint8_t *)&gdt[FREE_SEL / 8] + 5;
+    uint8_t expected = ACC_DATA;
+
+    smp_barrier();
+    while (cpu && !done)
+        asm volatile("mov %0, %%es\n mov %1, %%es" : : "r"(FREE_SEL), "r"(KDATA));
+    for (unsigned i = 0; !cpu && i < 10 * ROUNDS; i++) {
+        forbidden += (*type & ~1) != expected;
+        asm volatile("lock xorb $2, %0" : "+m"(*type) : : "memory");
+        expected ^= 2;
+        asm volatile("lock andb $~1, %0" : "+m"(*type) : : "memory");
+        if (i % 64 == 0 && !SMP_WAIT(*type & 1))
+            break;
+    }
+    done = 1;
+}
+
+TEST(smp_descriptor_accessed)
+{
+    paging_64();
+    apic_init();
+    smp_start(2);
+    gdt_set(FREE_SEL, 0, 0xfffff, ACC_DATA, FLAG_D | FLAG_G);
+    smp_run(smp_count, load_segment);
     EXPECT_EQ(forbidden, 0);
 }

@@ -288,7 +288,8 @@ enum { STATUS_PASS, STATUS_FAIL, STATUS_SKIP };
     X(smp_code_and_data, EXIT)              \
     X(smp_code_patched, EXIT)               \
     X(smp_code_copied, EXIT)                \
-    X(smp_locked_device, EXIT)
+    X(smp_locked_device, EXIT)              \
+    X(smp_descriptor_accessed, EXIT)
 
 #define TESTS_LONG(X)                       \
     X(ad_1g, EXIT)                          \
