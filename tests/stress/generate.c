@@ -344,9 +344,19 @@ static void privileged(struct output *o)
     }
 }
 
+/* mov $selector, %eax; mov %eax, %ds or %es */
+static void load_segment(struct output *o)
+{
+    if (wide(o))
+        return;
+    move_immediate(o, RAX, stress_data_selector(o->rng, 60));
+    put1(o, 0x8e);
+    put1(o, 0xc0 | (chance(o, 50) ? SEG_DS : SEG_ES) << 3);
+}
+
 static void spice(struct output *o)
 {
-    switch (pick(o, 8)) {
+    switch (pick(o, 9)) {
     case 0:
         self_modify(o);
         break;
@@ -361,6 +371,9 @@ static void spice(struct output *o)
         break;
     case 3: /* pushf; pop %rcx */
         PUT(o, 0x9c, 0x59);
+        break;
+    case 4:
+        load_segment(o);
         break;
     default:
         reload_pointer(o);
@@ -438,11 +451,11 @@ static void push_and_return(struct output *o)
     put1(o, 0xc3);
 }
 
-/* To the other mode. */
+/* To the other mode, or from 32-bit code to 32-bit code, perhaps in another segment. */
 static void far_jump(struct output *o)
 {
     put1(o, 0xff);
-    put_absolute(o, 5, (wide(o) ? FAR32 : FAR64) + 8 * pick(o, 32));
+    put_absolute(o, 5, (wide(o) || chance(o, 40) ? FAR32 : FAR64) + 8 * pick(o, 32));
 }
 
 static void trap(struct output *o)

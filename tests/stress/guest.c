@@ -28,12 +28,23 @@ const struct isa_window isa_windows[WINDOWS] = {
 #define KCODE64 0x10
 #define KDATA   0x18
 #define UCODE32 0x23
-#define UDATA   0x2b
 #define UCODE64 0x33
 #define TSS_SEL 0x40
-#define BASED   0x53 /* data segments that are not flat */
-#define SHORT   0x5b
-#define DOWN    0x63
+
+/* Segments of 32-bit code. With the second one absolute addresses of the code's first copy lead to the second, and
+ * those of the second are beyond its limit; the third ends within the code, and absolute addresses are beyond it. The
+ * last one puts them into the middle of instructions. */
+static const struct code_segment {
+    uint16_t selector;
+    uint32_t base, limit; /* in pages if flags say so */
+    uint8_t flags;
+} code_segments[] = {
+    {UCODE32, 0, 0xfffff, 0xc},
+    {0x73, 0x10000000, 0x1ffff, 0xc},
+    {0x7b, 0x10000000, 0x5804, 0x4},
+    {0x83, 0x10000000 - 0x123, 0xfffff, 0xc},
+};
+#define GDT_LIMIT 0x87
 
 struct builder {
     struct stress_guest *g;
@@ -170,14 +181,17 @@ static void make_descriptors(struct builder *b)
 
     put(b, G_GDT + KCODE64, descriptor(0, 0xfffff, 0x9b, 0xa), 8);
     put(b, G_GDT + KDATA, descriptor(0, 0xfffff, 0x93, 0xc), 8);
-    put(b, G_GDT + (UCODE32 & ~7), descriptor(0, 0xfffff, 0xfb, 0xc), 8);
-    put(b, G_GDT + (UDATA & ~7), descriptor(0, 0xfffff, 0xf3, 0xc), 8);
+    for (unsigned i = 0; i < ARRAY_SIZE(code_segments); i++)
+        put(b, G_GDT + (code_segments[i].selector & ~7u),
+            descriptor(code_segments[i].base, code_segments[i].limit, 0xfb, code_segments[i].flags), 8);
+    put(b, G_GDT + (STRESS_UDATA & ~7), descriptor(0, 0xfffff, 0xf3, 0xc), 8);
     put(b, G_GDT + (UCODE64 & ~7), descriptor(0, 0xfffff, 0xfb, 0xa), 8);
     put(b, G_GDT + TSS_SEL, descriptor((uint32_t)tss, 0x67, 0x8b, 0), 8);
     put(b, G_GDT + TSS_SEL + 8, tss >> 32, 8);
-    put(b, G_GDT + (BASED & ~7), descriptor(0x1000, 0xfffff, 0xf3, 0xc), 8);
-    put(b, G_GDT + (SHORT & ~7), descriptor(0, (STRESS_DATA >> 12) + 9, 0xf3, 0xc), 8);
-    put(b, G_GDT + (DOWN & ~7), descriptor(0, (STRESS_DATA >> 12) + 2, 0xf7, 0xc), 8);
+    put(b, G_GDT + (STRESS_BASED & ~7), descriptor(0x1000, 0xfffff, 0xf3, 0xc), 8);
+    put(b, G_GDT + (STRESS_SHORT & ~7), descriptor(0, (STRESS_DATA >> 12) + 9, 0xf3, 0xc), 8);
+    put(b, G_GDT + (STRESS_DOWN & ~7), descriptor(0, (STRESS_DATA >> 12) + 2, 0xf7, 0xc), 8);
+    put(b, G_GDT + (STRESS_STACK_SHORT & ~7), descriptor(0, (STRESS_STACK >> 12) + 4, 0xf3, 0xc), 8);
     put(b, G_TSS + 4, STRESS_KERNEL + G_STACK, 8);
     put(b, G_TSS + 0x24, STRESS_KERNEL + G_STACK, 8); /* IST1 */
     put(b, G_TSS + 0x2c, STRESS_KERNEL + G_NMI, 8);
@@ -214,11 +228,29 @@ static uint64_t some_flags(struct isa_rng *rng, bool ring0)
     return flags;
 }
 
+uint16_t stress_data_selector(struct isa_rng *rng, unsigned flat_percent)
+{
+    static const uint16_t selectors[] = {STRESS_BASED, STRESS_SHORT, STRESS_DOWN, 0};
+
+    return isa_chance(rng, flat_percent) ? STRESS_UDATA : selectors[isa_pick(rng, ARRAY_SIZE(selectors))];
+}
+
 static uint64_t some_data_selector(struct isa_rng *rng)
 {
-    static const uint16_t selectors[] = {BASED, SHORT, DOWN, 0};
+    return stress_data_selector(rng, 88);
+}
 
-    return isa_chance(rng, 88) ? UDATA : selectors[isa_pick(rng, ARRAY_SIZE(selectors))];
+/* 32-bit code that is not flat most often has a stack that is not either. */
+static uint16_t some_stack_selector(struct isa_rng *rng, bool flat)
+{
+    static const uint16_t selectors[] = {STRESS_BASED, STRESS_STACK_SHORT};
+
+    return isa_chance(rng, flat ? 90 : 30) ? STRESS_UDATA : selectors[isa_pick(rng, ARRAY_SIZE(selectors))];
+}
+
+static const struct code_segment *some_code_segment(struct builder *b)
+{
+    return &code_segments[isa_chance(b->rng, 65) ? 0 : isa_pick(b->rng, ARRAY_SIZE(code_segments) - b->g->free)];
 }
 
 static uint64_t some_cr3(struct builder *b)
@@ -239,6 +271,7 @@ static void make_context(struct builder *b, gpa_t at)
     const struct stress_entry *e = &b->g->entry[isa_pick(rng, b->g->entries)];
     bool ring0 = b->g->ring0 && e->mode == MODE_LONG64 && isa_chance(rng, 40);
     uint32_t base = stress_code[isa_chance(rng, 75) ? 0 : isa_pick(rng, b->g->free ? 2 : 3)];
+    const struct code_segment *cs = e->mode == MODE_LONG64 ? NULL : some_code_segment(b);
 
     for (unsigned i = 0; i < 15; i++) {
         uint64_t value = isa_chance(rng, 50) ? isa_pick(rng, 64) : isa_corner(rng);
@@ -247,14 +280,15 @@ static void make_context(struct builder *b, gpa_t at)
             value = stress_pointer(b->g);
         put(b, at + C_GPR + 8 * i, value, 8);
     }
+    base -= cs ? cs->base : 0;
     put(b, at + C_RIP, base + e->offset + (!b->g->free && isa_chance(rng, 3) ? isa_pick(rng, 4) : 0), 8);
-    put(b, at + C_CS, ring0 ? KCODE64 : e->mode == MODE_LONG64 ? UCODE64 : UCODE32, 8);
+    put(b, at + C_CS, ring0 ? KCODE64 : cs ? cs->selector : UCODE64, 8);
     put(b, at + C_FLAGS, some_flags(rng, ring0), 8);
     put(b, at + C_RSP,
         STRESS_STACK + (1 + isa_pick(rng, STACK_PAGES - 1)) * PAGE_SIZE + isa_pick(rng, 128) * 8 +
             (isa_chance(rng, 10) ? isa_pick(rng, 8) : 0),
         8);
-    put(b, at + C_SS, ring0 ? KDATA : UDATA, 8);
+    put(b, at + C_SS, ring0 ? KDATA : cs ? some_stack_selector(rng, !cs->base) : STRESS_UDATA, 8);
     put(b, at + C_DS, some_data_selector(rng), 8);
     put(b, at + C_ES, some_data_selector(rng), 8);
     put(b, at + C_FS, some_data_selector(rng), 8);
@@ -304,7 +338,10 @@ static void make_tables(struct builder *b)
         put(b, G_DATA + 0xa00 + 4 * i, some_target(b, MODE_COMPAT32), 4);
     }
     for (unsigned i = 0; i < 32; i++) {
-        put(b, G_DATA + 0xb00 + 8 * i, some_target(b, MODE_COMPAT32) | (uint64_t)UCODE32 << 32, 8);
+        const struct code_segment *cs = some_code_segment(b);
+
+        put(b, G_DATA + 0xb00 + 8 * i, (uint32_t)(some_target(b, MODE_COMPAT32) - cs->base), 4);
+        put(b, G_DATA + 0xb04 + 8 * i, cs->selector, 4);
         put(b, G_DATA + 0xc00 + 8 * i, some_target(b, MODE_LONG64) | (uint64_t)UCODE64 << 32, 8);
     }
     put(b, G_DATA, FUEL, 4);
@@ -332,7 +369,7 @@ static void start_state(struct builder *b, struct x86_cpu *cpu)
     cpu->msr.cstar = STRESS_KERNEL + G_PROGRAM + (uint64_t)(stress_syscall32 - stress_program);
     cpu->msr.sfmask = 0x47700;
     cpu->xcr0 = x86_feature(FEATURE_AVX) ? 7 : 3;
-    cpu->gdtr = (struct x86_table){.base = STRESS_KERNEL + G_GDT, .limit = 0x67};
+    cpu->gdtr = (struct x86_table){.base = STRESS_KERNEL + G_GDT, .limit = GDT_LIMIT};
     cpu->idtr = (struct x86_table){.base = STRESS_KERNEL + G_IDT, .limit = 0xfff};
     cpu->tr = (struct x86_segment){.selector = TSS_SEL, .base = STRESS_KERNEL + G_TSS, .limit = 0x67, .attr = 0x8b};
     cpu->ldtr = (struct x86_segment){.attr = 0x82};

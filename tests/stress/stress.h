@@ -27,6 +27,14 @@ static const uint32_t stress_code[3] = {0x10000000, 0x20000000, 0x30000000};
 #define STRESS_STACK 0x50000000u
 #define STRESS_FUEL  (STRESS_DATA) /* counts down at function entries; below 0: INT 82h */
 
+/* Data segments for the user that are not flat: with a base, with a limit among the data, expand-down, with a limit
+ * among the stack. */
+#define STRESS_UDATA       0x2b
+#define STRESS_BASED       0x53
+#define STRESS_SHORT       0x5b
+#define STRESS_DOWN        0x63
+#define STRESS_STACK_SHORT 0x6b
+
 /* Where a context may begin. */
 struct stress_entry {
     uint32_t offset; /* in the code pages */
@@ -51,6 +59,9 @@ void stress_generate(struct stress_guest *g);
 /* Writes the guest that the seed makes into mem (STRESS_RAM bytes), and the state it starts in. limit: exceptions after
  * which it writes to STRESS_PORT. */
 void stress_build(struct stress_guest *g, uint64_t seed, uint64_t limit, struct mem *mem, struct x86_cpu *cpu);
+
+/* A selector for DS or ES, most often the flat one. */
+uint16_t stress_data_selector(struct isa_rng *rng, unsigned flat_percent);
 
 /* A random pointer into data, stack or (now and then, if not free) code; often near a page edge. */
 uint32_t stress_pointer(struct stress_guest *g);
