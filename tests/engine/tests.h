@@ -214,6 +214,11 @@ enum { STATUS_PASS, STATUS_FAIL, STATUS_SKIP };
     X(space_rights_nxe, EXIT)               \
     X(space_rights_smep, EXIT)              \
     X(space_user_and_kernel, EXIT)          \
+    X(stack_saves, EXIT)                    \
+    X(stack_locals, EXIT)                   \
+    X(stack_page_lost, EXIT)                \
+    X(stack_members, EXIT)                  \
+    X(stack_members_lost, EXIT)             \
     X(step_instructions, EXIT)              \
     X(step_loop, EXIT)                      \
     X(step_exits, EXIT)                     \

@@ -28,6 +28,9 @@
 #ifndef BT_HEAT
 #define BT_HEAT 24 /* a block is translated when it has been interpreted so often */
 #endif
+#ifndef BT_SPLIT
+#define BT_SPLIT 32 /* a group of accesses is split when it has lain in two pages so often */
+#endif
 
 struct bt_code;
 struct bt_vcpu;
@@ -50,6 +53,8 @@ struct bt_site {
     uint8_t first, last;
     bool end;        /* the last of them ends the block */
     uint8_t kind;    /* what it is there for */
+    bool group;      /* several accesses with one check */
+    uint8_t taken;   /* how often it did not pass: see split() */
     uint32_t resume; /* offset in the code region of what follows them */
 };
 

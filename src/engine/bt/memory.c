@@ -158,7 +158,7 @@ static bool join(struct group *g, unsigned i, const struct access *a, int64_t mo
     g->write |= a->write;
     g->maybe |= a->maybe;
     g->last = i;
-    g->delta[i - g->first] = a->disp + moved;
+    g->delta[i - g->first] = (int32_t)(a->disp + moved);
     return true;
 }
 
@@ -172,7 +172,7 @@ static void start(struct group *g, unsigned first, const struct access *leader, 
                         .write = leader->write,
                         .maybe = leader->maybe,
                         .align = align};
-    g->delta[0] = leader->disp;
+    g->delta[0] = (int32_t)leader->disp;
 }
 
 void bt_find_operand(const struct translation *t, unsigned i, struct group *g)
@@ -425,28 +425,43 @@ void bt_find_windows(struct translation *t)
     }
 }
 
-struct cold *bt_emit_check(struct translation *t, const struct group *g, unsigned site)
+static struct cold *emit_tlb_check(struct translation *t, const struct group *g, unsigned site, unsigned window)
 {
-    const struct access *a = &g->leader;
-    struct cold *cold;
-    unsigned window;
+    struct cold *cold = bt_cold(t, g->maybe ? COLD_SITE : COLD_ACCESS, site); /* A and D tell of accesses made */
 
-    if (bt_emit_unchecked(t, g))
-        return bt_cold(t, COLD_NONE, site);
-    bt_settle_flags(t);
-    if (is_on_stack(t, a))
-        return emit_stack_check(t, g, site);
-    window = t->window[g->first];
-    cold = bt_cold(t, g->maybe ? COLD_SITE : COLD_ACCESS, site); /* A and D tell of accesses that were made */
     cold->group = *g;
     cold->back = emit_here(&t->e);
-    bt_emit_sum(t, a, H_S0, g->low);
+    bt_emit_sum(t, &g->leader, H_S0, g->low);
     emit_segment(t, g, cold);
-    if (window && t->in_loop)
+    if (window)
         emit_window_check(t, g, cold, window);
     else
         emit_full_check(t, g, cold, 0);
     return cold;
+}
+
+struct cold *bt_emit_check(struct translation *t, const struct group *g, unsigned site)
+{
+    if (bt_emit_unchecked(t, g))
+        return bt_cold(t, COLD_NONE, site);
+    bt_settle_flags(t);
+    if (is_on_stack(t, &g->leader))
+        return emit_stack_check(t, g, site);
+    return emit_tlb_check(t, g, site, t->in_loop ? t->window[g->first] : 0);
+}
+
+struct cold *bt_emit_single_check(struct translation *t, unsigned i, unsigned site)
+{
+    struct group g;
+
+    bt_find_operand(t, i, &g);
+    bt_settle_flags(t);
+    return emit_tlb_check(t, &g, site, 0);
+}
+
+bool bt_may_split(const struct translation *t, const struct group *g)
+{
+    return g->last > g->first && g->leader.seg == SEG_FLAT && !g->maybe && !t->in_run;
 }
 
 /* --- off the straight path ------------------------------------------------------------------------ */
@@ -481,6 +496,10 @@ static void emit_cold_access(struct translation *t, const struct cold *cold)
 {
     const struct group *g = &cold->group;
 
+    if (cold->split) { /* not in the soft TLB: each access will see to that */
+        bt_emit_split(t, cold);
+        return;
+    }
     emit_linear(t, g);
     emit_mov_imm64(&t->e, H_S1, (uint64_t)g->align << 16 | (uint64_t)(g->high - g->low) << 1 | g->write);
     emit_jump_to(&t->e, CC_CALL, t->vcpu->thunk.tlb_miss);
@@ -496,7 +515,10 @@ static void emit_cold_stack(struct translation *t, const struct cold *cold)
     emit_base(t, segment_class(t, SEG_SS));
     emit_jump_to(&t->e, CC_CALL, t->vcpu->thunk.stack_miss);
     emit_jump_to(&t->e, CC_AE, cold->back);
-    emit_cold_site(t, cold);
+    if (cold->split)
+        bt_emit_split(t, cold);
+    else
+        emit_cold_site(t, cold);
 }
 
 static void emit_cold_edge(struct translation *t, const struct cold *cold)

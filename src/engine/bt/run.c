@@ -241,6 +241,19 @@ static const void *branched(struct bt_vcpu *vcpu, const struct x86_insn *in)
     return bt_host(vcpu, code->entry_m);
 }
 
+/* A group of accesses has so often been in two pages that the block is to be translated anew, with code for that. */
+static bool split(struct bt_vcpu *vcpu, struct bt_site *site)
+{
+    struct block *block = site->code->block;
+
+    if (!site->group || (block->split >> site->first & 1) || ++site->taken < BT_SPLIT)
+        return false;
+    block->split |= 1u << site->first;
+    bt_code_drop(vcpu, site->code);
+    block->heat = BT_HEAT - 1;
+    return true;
+}
+
 const void *bt_on_callout(struct bt_vcpu *vcpu, struct bt_site *site)
 {
     struct x86_cpu *cpu = &vcpu->soft.cpu;
@@ -266,8 +279,10 @@ const void *bt_on_callout(struct bt_vcpu *vcpu, struct bt_site *site)
             break;
     }
     cpu->counters.instructions += rc == X86_JUMP;
-    if (rc == X86_JUMP)
+    if (rc == X86_JUMP) {
+        split(vcpu, site);
         return branched(vcpu, in);
+    }
     if (rc == X86_AGAIN)
         return resolve(vcpu);
     if (rc != X86_NEXT) {
@@ -281,6 +296,8 @@ const void *bt_on_callout(struct bt_vcpu *vcpu, struct bt_site *site)
         return leave(vcpu, SOFT_GO_ON);
     if (vectors_allowed(cpu) < code->vectors) /* LDMXCSR, FXRSTOR: exceptions are not masked any more */
         return leave(vcpu, SOFT_GO_ON);
+    if (split(vcpu, site))
+        return resolve(vcpu);
     cpu->counters.instructions += count - 1 - site->last; /* the rest of the block is counted as it was at its begin */
     return resume(vcpu, site);
 }
@@ -333,6 +350,7 @@ enum soft_outcome bt_run_block(struct soft_vcpu *soft, struct block *block, stru
 
     vcpu->exit = exit;
     vcpu->end = end;
+    bt_code_free_dying(vcpu);
     if (unlikely(end != UINT64_MAX && !vcpu->counting)) {
         vcpu->counting = true;
         bt_cache_flush(vcpu);

@@ -672,20 +672,93 @@ static bool ends_block(const struct bt_op *op)
     return op->kind == OP_CALL || op->kind == OP_RET;
 }
 
+#define NEVER_SPLIT UINT32_MAX /* it would be too long */
+
+static bool is_split(const struct block *block, unsigned first)
+{
+    return block->split != NEVER_SPLIT && (block->split >> first & 1);
+}
+
+static struct flags_place flags_place(const struct translation *t)
+{
+    return (struct flags_place){.h = t->flags_h, .m = t->flags_m, .recipe = t->recipe};
+}
+
+/* A group that lies in two pages is executed by its semantics; or, where that happens often, once more here with a
+ * check for each access. */
 static unsigned emit_group(struct translation *t, unsigned first)
 {
     struct group group;
     struct cold *cold;
+    struct bt_site *site;
     unsigned index;
 
     bt_find_group(t, first, &group);
-    bt_new_site(t, first, group.last, &index)->end = ends_block(&t->op[group.last]);
+    site = bt_new_site(t, first, group.last, &index);
+    site->end = ends_block(&t->op[group.last]);
     cold = bt_emit_check(t, &group, index);
-    for (unsigned i = first; i <= group.last; i++)
+    if (bt_may_split(t, &group)) {
+        site->group = true;
+        cold->split = is_split(t->code->block, first);
+        cold->group = group;
+        cold->begin = flags_place(t);
+    }
+    for (unsigned i = first; i <= group.last; i++) {
+        if (i == group.last && site->end) {
+            cold->last = emit_here(&t->e);
+            cold->rejoin = flags_place(t);
+        }
         emit_one(t, i, (int32_t)(group.delta[i - first] - group.low));
+    }
+    if (!site->end)
+        cold->rejoin = flags_place(t);
     cold->after = emit_here(&t->e);
     cold->flags_h = t->flags_h;
     return group.last + 1;
+}
+
+static void emit_own_check(struct translation *t, const struct cold *cold, unsigned i)
+{
+    unsigned index;
+    struct bt_site *site = bt_new_site(t, i, cold->group.last, &index);
+    struct cold *own;
+
+    site->end = ends_block(&t->op[cold->group.last]);
+    own = bt_emit_single_check(t, i, index);
+    own->after = cold->after;
+    own->flags_h = cold->flags_h;
+}
+
+/* Flags are where what follows wants them; if they are nowhere, they are dead. */
+static void bring_flags(struct translation *t, const struct flags_place *place)
+{
+    if (place->h && !t->flags_h && t->flags_m)
+        emit_restore_flags(&t->e);
+    if (place->m && !t->flags_m && t->flags_h)
+        emit_save_flags(&t->e);
+}
+
+void bt_emit_split(struct translation *t, const struct cold *cold)
+{
+    const struct group *g = &cold->group;
+    const bool end = ends_block(&t->op[g->last]);
+
+    t->flags_h = cold->begin.h;
+    t->flags_m = cold->begin.m;
+    t->recipe = cold->begin.recipe;
+    for (unsigned i = g->first; i < g->last + !end; i++) {
+        t->at = i;
+        if (bt_is_access(&t->op[i]))
+            emit_own_check(t, cold, i);
+        emit_one(t, i, 0);
+    }
+    if (end) {
+        t->at = g->last;
+        emit_own_check(t, cold, g->last);
+        emit_lea(&t->e, true, H_S0, H_S0, (int32_t)(g->low - g->delta[g->last - g->first]));
+    }
+    bring_flags(t, &cold->rejoin);
+    emit_jump_to(&t->e, CC_ALWAYS, end ? cold->last : cold->after);
 }
 
 /* Translates the instruction i, and others it is grouped with. Returns the next one's number. */
@@ -1042,7 +1115,7 @@ static struct bt_code *new_code(struct block *block, const struct bt_op *op, uns
         offset += op[i].in->length;
     }
     edges = copies * (edges + 1);
-    sites *= copies;
+    sites *= copies * (block->split ? 2 : 1);
     code = calloc(1, head + (edges + 1) * sizeof(struct bt_edge) + (sites + 1) * sizeof(struct bt_site));
     if (!code)
         return NULL;
@@ -1098,8 +1171,13 @@ static void emit_block(struct translation *t, const uint8_t *page)
 struct bt_code *bt_translate(struct bt_vcpu *vcpu, struct block *block, const uint8_t *page)
 {
     struct bt_op op[BLOCK_MAX_INSNS];
-    struct translation t = {
-        .vcpu = vcpu, .op = op, .count = block->count, .mode = block_mode(block), .segmented = block_segmented(block)};
+    struct cold cold[MAX_COLD]; /* bt_cold() clears those that are used */
+    struct translation t = {.vcpu = vcpu,
+                            .op = op,
+                            .cold = cold,
+                            .count = block->count,
+                            .mode = block_mode(block),
+                            .segmented = block_segmented(block)};
     const uint64_t begin = counter_ns();
     const uint8_t *at = block_bytes(block);
 
@@ -1123,7 +1201,10 @@ struct bt_code *bt_translate(struct bt_vcpu *vcpu, struct block *block, const ui
         bt_trace_block(&t);
     if (t.e.full) {
         free(t.code);
-        return NULL;
+        if (!block->split || block->split == NEVER_SPLIT)
+            return NULL;
+        block->split = NEVER_SPLIT;
+        return bt_translate(vcpu, block, page);
     }
     bt_cache_enter(vcpu, t.code);
     bt_perf_map_code(vcpu, t.code);

@@ -36,7 +36,13 @@ struct group {
     int64_t low, high; /* [low, high) from the common base */
     bool write, maybe; /* maybe: one of them may not be made at all */
     uint8_t align;
-    int64_t delta[BLOCK_MAX_INSNS]; /* by instruction - first: of its access from the base at the group's begin */
+    int32_t delta[BLOCK_MAX_INSNS]; /* by instruction - first: of its access from the base at the group's begin */
+};
+
+/* Where the guest's status flags are. */
+struct flags_place {
+    bool h, m;
+    struct recipe recipe;
 };
 
 /* Code off the straight path, emitted after it. */
@@ -58,10 +64,15 @@ struct cold {
     } kind;
     uint32_t patch[6]; /* jumps that lead here */
     unsigned patches;
-    uint32_t refused;     /* a jump that leads to the semantics at once: the segment does not allow the access */
-    uint32_t after;       /* what follows the instructions that a site executes */
-    uint32_t back;        /* COLD_STACK: where the check begins; COLD_JUMP: what follows the lookup */
-    int32_t low;          /* COLD_STACK: the access begins at RSP + low */
+    uint32_t refused; /* a jump that leads to the semantics at once: the segment does not allow the access */
+    uint32_t after;   /* what follows the instructions that a site executes */
+    uint32_t back;    /* COLD_STACK: where the check begins; COLD_JUMP: what follows the lookup */
+    int32_t low;      /* COLD_STACK: the access begins at RSP + low */
+    /* COLD_STACK, COLD_ACCESS: if the group lies in two pages its instructions follow once more, each with a check of
+     * its own; then on at `after`, or `last` if its last one ends the block. Flags: at the group's begin, and there. */
+    bool split;
+    uint32_t last;
+    struct flags_place begin, rejoin;
     unsigned index;       /* of the site, the edge, or (COLD_WINDOW) the cold site */
     uint32_t here;        /* where it was emitted */
     struct group group;   /* COLD_WINDOW: what is to be checked in full */
@@ -105,9 +116,9 @@ struct translation {
     bool has_runs, all_run; /* the loop has rounds without checks; and no accesses but such */
     uint32_t run_fail[2 * BT_WINDOWS], run_enter;
     unsigned run_fails;
-    bool in_run;  /* such rounds are being translated */
-    uint32_t run; /* where its rounds begin */
-    struct cold cold[MAX_COLD];
+    bool in_run;       /* such rounds are being translated */
+    uint32_t run;      /* where its rounds begin */
+    struct cold *cold; /* MAX_COLD */
     unsigned colds;
     struct bt_marks *marks; /* for --trace bt, else NULL */
 };
@@ -153,6 +164,11 @@ struct cold *bt_emit_check(struct translation *t, const struct group *group, uns
 /* base + index << scale + disp into `to` at the address size. S1 is lost, and S0 if two are in the frame. */
 void bt_emit_sum(struct translation *t, const struct access *a, unsigned to, int64_t disp);
 void bt_emit_cold(struct translation *t);
+bool bt_may_split(const struct translation *t, const struct group *group);
+/* Once more the instructions of a group, without one check for all of them. */
+void bt_emit_split(struct translation *t, const struct cold *cold);
+/* A check through the soft TLB; the access is that of instruction i, and what does not pass goes to the site. */
+struct cold *bt_emit_single_check(struct translation *t, unsigned i, unsigned site);
 
 void bt_emit_empty_windows(struct translation *t);
 void bt_find_windows(struct translation *t); /* which accesses of the loop have one */
