@@ -9,9 +9,11 @@
 #include "base/log.h"
 #include "x86/bus.h"
 #include "x86/mmu.h"
+#include "x86/pvsched.h"
 
 #define SYSTEM_TIME_ENABLE BIT(0)
 #define FLAG_TSC_STABLE    BIT(0) /* the same on all vCPUs */
+#define FLAG_GUEST_STOPPED BIT(1) /* the guest clears it */
 
 struct time_info {
     uint32_t version; /* odd while it changes */
@@ -76,6 +78,17 @@ void x86_pvclock_update(struct x86_cpu *cpu)
     set_scale(&info, cpu->bus->tsc_hz(cpu));
     publish(cpu, gpa, &info, sizeof(info), info.version);
     TRACE(MSR, "pvclock at %#llx: mul %#x, shift %d", (unsigned long long)gpa, info.tsc_to_system_mul, info.tsc_shift);
+}
+
+void x86_pvclock_stopped(struct x86_cpu *cpu)
+{
+    const gpa_t gpa = (cpu->msr.kvm_system_time & ~SYSTEM_TIME_ENABLE) + offsetof(struct time_info, flags);
+    uint8_t flags;
+
+    if (!(cpu->msr.kvm_system_time & SYSTEM_TIME_ENABLE) || !x86_read_physical(cpu, gpa, &flags, sizeof(flags)))
+        return;
+    flags |= FLAG_GUEST_STOPPED;
+    x86_write_physical(cpu, gpa, &flags, sizeof(flags));
 }
 
 bool x86_pvclock_set_system_time(struct x86_cpu *cpu, uint32_t msr, uint64_t value)

@@ -21,4 +21,8 @@ bool x86_set_steal_time(struct x86_cpu *cpu, uint32_t msr, uint64_t value);
 /* Tells the guest how long, in all, the processor would have run but had none of the host's. */
 void x86_update_steal_time(struct x86_cpu *cpu, uint64_t ns);
 
+/* The processor stood still for long though the guest's clock went on, by no fault of the guest's (the monitor was
+ * stopped): says so in the paravirtual clock, so that its watchdogs keep quiet. */
+void x86_pvclock_stopped(struct x86_cpu *cpu);
+
 #endif

@@ -191,16 +191,64 @@ static void test_polling(void **state)
     vm.crowded = false;
     assert_int_equal(atomic_exchange(&vcpu->cpu.events, X86_EV_APIC), 0);
     assert_false(soft_turns_poll(vcpu, UINT64_MAX));
-    soft_turns_slept(vcpu, 5000);
+    soft_turns_slept(vcpu, 5000, UINT64_MAX);
     assert_true(soft_turns_poll(vcpu, UINT64_MAX));
     atomic_store(&vcpu->cpu.events, 0);
     assert_false(soft_turns_poll(vcpu, UINT64_MAX));
-    soft_turns_slept(vcpu, 10000000);
+    soft_turns_slept(vcpu, 10000000, UINT64_MAX);
     atomic_store(&vcpu->cpu.events, X86_EV_APIC);
     assert_false(soft_turns_poll(vcpu, UINT64_MAX));
     vm.crowded = true;
-    soft_turns_slept(vcpu, 5000);
+    soft_turns_slept(vcpu, 5000, UINT64_MAX);
     assert_false(soft_turns_poll(vcpu, UINT64_MAX));
+}
+
+/* --- stops ------------------------------------------------------------------------------------------------- */
+
+#define CLOCK_PAGE    0x6000ull
+#define FLAGS         29
+#define GUEST_STOPPED 2
+
+/* Has its clock's flag been set? The guest clears it. */
+static bool told(struct soft_vcpu *vcpu)
+{
+    uint8_t *flags = ram + CLOCK_PAGE + 64 * vcpu->cpu.id + FLAGS;
+    bool yes;
+
+    soft_turns_notice(vcpu);
+    yes = *flags & GUEST_STOPPED;
+    *flags = 0;
+    return yes;
+}
+
+/* Ten seconds ago it was last looked. */
+static void pass(struct soft_vcpu *vcpu)
+{
+    assert_false(told(vcpu));
+    vcpu->turns.seen_ns -= 10000000000;
+}
+
+/* A vCPU that neither ran nor wanted to sleep was stopped: all say so in their clocks, once. */
+static void test_stopped(void **state)
+{
+    for (unsigned i = 0; i < CPUS; i++)
+        cpu[i]->cpu.msr.kvm_system_time = (CLOCK_PAGE + 64 * i) | 1;
+    pass(cpu[0]);
+    assert_true(told(cpu[0]));
+    assert_false(told(cpu[0]));
+    assert_true(told(cpu[1])); /* one that knows nothing of it */
+    assert_false(told(cpu[1]));
+
+    told(cpu[2]);
+    pass(cpu[2]); /* asleep until an event */
+    soft_turns_slept(cpu[2], 10000000000, UINT64_MAX);
+    assert_false(told(cpu[2]));
+    atomic_store(&vm.stopped_ns, 1);
+    for (unsigned i = 0; i < CPUS; i++)
+        told(cpu[i]);
+    cpu[2]->turns.seen_ns -= 10000000000;
+    soft_turns_slept(cpu[2], 10000000000, 5000000000); /* it wanted to sleep half as long */
+    assert_true(told(cpu[2]));
 }
 
 int main(void)
@@ -209,6 +257,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_asked_standing_still, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_held, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_polling, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_stopped, set_up, tear_down),
     };
 
     return cmocka_run_group_tests_name("share", tests, NULL, NULL);

@@ -196,6 +196,8 @@ bool soft_attend(struct soft_vcpu *vcpu, struct exit *exit)
         take_sipi(cpu);
     if (events & X86_EV_NMI)
         cpu->nmi_pending = true;
+    if (!vclock_is_manual(vm->clock))
+        soft_turns_notice(vcpu);
     if (vm->share.on)
         soft_turns_attend(vcpu, events);
     x86_lapic_sync(cpu);
@@ -241,13 +243,11 @@ static void futex_sleep(struct soft_vcpu *vcpu, uint64_t host_ns)
 static void wait_for_event(struct soft_vcpu *vcpu, uint64_t host_ns)
 {
     soft_share_leave(vcpu);
-    if (!vcpu->vm->share.on) {
-        futex_sleep(vcpu, host_ns);
-    } else if (!soft_turns_poll(vcpu, host_ns)) {
+    if (!soft_turns_poll(vcpu, host_ns)) {
         const uint64_t begin = counter_ns();
 
         futex_sleep(vcpu, host_ns);
-        soft_turns_slept(vcpu, counter_ns() - begin);
+        soft_turns_slept(vcpu, counter_ns() - begin, host_ns);
     }
     soft_share_enter(vcpu);
 }

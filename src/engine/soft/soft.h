@@ -45,8 +45,9 @@ struct soft_vm {
     struct soft_share share;
     struct soft_timer *timer; /* or NULL: the engine looks at the clock often enough by itself */
     unsigned cpus;
-    bool crowded;      /* more vCPUs than the host has processors: those that wait give way */
-    size_t code_cache; /* bytes of translated code a vCPU keeps */
+    _Atomic uint64_t stopped_ns; /* when a vCPU found that we had been stopped: the host's monotonic clock */
+    bool crowded;                /* more vCPUs than the host has processors: those that wait give way */
+    size_t code_cache;           /* bytes of translated code a vCPU keeps */
     struct soft_vcpu *vcpu[SOFT_MAX_CPUS];
 };
 
@@ -74,13 +75,16 @@ struct soft_vcpu {
     struct soft_requests requests;
     struct code_cache code;
     struct {
-        unsigned pauses;    /* in a row: PAUSE after PAUSE, with little between them */
-        uint64_t last;      /* TSC of the last one */
-        bool unhalted;      /* a kick (X86_EV_UNHALT) that no HLT has used up */
-        uint64_t begin_ns;  /* of the thread's first run; 0: none */
-        uint64_t asleep_ns; /* since then */
-        uint64_t told_ns;   /* when stolen time was told last */
-        uint32_t poll_ns;   /* how long a halted processor looks for events before it sleeps */
+        unsigned pauses;                /* in a row: PAUSE after PAUSE, with little between them */
+        uint64_t last;                  /* TSC of the last one */
+        bool unhalted;                  /* a kick (X86_EV_UNHALT) that no HLT has used up */
+        uint64_t begin_ns;              /* of the thread's first run; 0: none */
+        uint64_t asleep_ns;             /* since then */
+        uint64_t told_ns;               /* when stolen time was told last */
+        uint32_t poll_ns;               /* how long a halted processor looks for events before it sleeps */
+        uint64_t seen_ns, seen_used_ns; /* when it was last looked whether we had been stopped; processor time then */
+        uint64_t rested_ns;             /* since then: of sleep that was wanted */
+        uint64_t stopped_ns;            /* the stop that the guest was last told of on this processor */
     } turns;
     unsigned clock_countdown; /* blocks until the clock is looked at again */
     bool restart;             /* the next instruction has I/O answers in its log */

@@ -7,13 +7,15 @@
 
 #include "x86/pvsched.h"
 
-#define SPIN_PAUSES   256         /* PAUSEs after which a processor is taken to be spinning; */
-#define SPIN_CROWDED  64          /* the same where threads take turns, */
-#define SPIN_GAP      20000       /* with fewer ticks of the host's TSC than these from one to the next */
-#define POLL_FIRST_NS 10000u      /* of halts that end soon so much is looked on before sleep, */
-#define POLL_MOST_NS  100000u     /* and more each time, up to this */
-#define POLL_GAP      30000       /* ticks of the host's TSC between two looks: somebody else wanted the processor */
-#define STEAL_TELL_NS 10000000ull /* how often the guest is told of stolen time, at the most */
+#define SPIN_PAUSES   256           /* PAUSEs after which a processor is taken to be spinning; */
+#define SPIN_CROWDED  64            /* the same where threads take turns, */
+#define SPIN_GAP      20000         /* with fewer ticks of the host's TSC than these from one to the next */
+#define POLL_FIRST_NS 10000u        /* of halts that end soon so much is looked on before sleep, */
+#define POLL_MOST_NS  100000u       /* and more each time, up to this */
+#define POLL_GAP      30000         /* ticks of the host's TSC between two looks: somebody else wanted the processor */
+#define NOTICE_NS     100000000ull  /* how often it is looked whether we were stopped, */
+#define STOPPED_NS    1000000000ull /* which means: for so long neither ran nor wanted to sleep */
+#define STEAL_TELL_NS 10000000ull   /* how often the guest is told of stolen time, at the most */
 
 bool soft_turns_crowded(unsigned cpus)
 {
@@ -95,7 +97,7 @@ bool soft_turns_poll(struct soft_vcpu *vcpu, uint64_t host_ns)
 {
     uint64_t end, tick;
 
-    if (!vcpu->turns.poll_ns || vcpu->vm->crowded)
+    if (!vcpu->turns.poll_ns || vcpu->vm->crowded || !vcpu->vm->share.on)
         return false;
     end = clock_ns(CLOCK_MONOTONIC) + MIN(vcpu->turns.poll_ns, host_ns);
     tick = __rdtsc();
@@ -116,12 +118,47 @@ bool soft_turns_poll(struct soft_vcpu *vcpu, uint64_t host_ns)
 }
 
 /* It looks longer if that would have spared it a sleep, and no more if the sleep was long. */
-void soft_turns_slept(struct soft_vcpu *vcpu, uint64_t ns)
+void soft_turns_slept(struct soft_vcpu *vcpu, uint64_t ns, uint64_t wanted_ns)
 {
     uint32_t *poll = &vcpu->turns.poll_ns;
 
+    vcpu->turns.rested_ns += wanted_ns < ns ? MIN(ns, wanted_ns + NOTICE_NS) : ns;
     if (*poll + ns > POLL_MOST_NS)
         *poll = 0;
     else
         *poll = *poll ? MIN(2 * *poll, POLL_MOST_NS) : POLL_FIRST_NS;
+}
+
+/* --- stops ----------------------------------------------------------------------------------- */
+
+static bool was_stopped(struct soft_vcpu *vcpu, uint64_t now)
+{
+    const uint64_t passed = now - vcpu->turns.seen_ns;
+    const bool first = !vcpu->turns.seen_ns;
+    uint64_t used, spent;
+
+    if (passed < NOTICE_NS)
+        return false;
+    used = clock_ns(CLOCK_THREAD_CPUTIME_ID);
+    spent = used - vcpu->turns.seen_used_ns + vcpu->turns.rested_ns;
+    vcpu->turns.seen_ns = now;
+    vcpu->turns.seen_used_ns = used;
+    vcpu->turns.rested_ns = 0;
+    return !first && passed > spent + STOPPED_NS;
+}
+
+/* Who slept at the time cannot know; it hears of it from the others. */
+void soft_turns_notice(struct soft_vcpu *vcpu)
+{
+    struct soft_vm *vm = vcpu->vm;
+    const uint64_t now = clock_ns(CLOCK_MONOTONIC);
+    uint64_t stopped;
+
+    if (was_stopped(vcpu, now) && now - atomic_load(&vm->stopped_ns) > STOPPED_NS)
+        atomic_store(&vm->stopped_ns, now);
+    stopped = atomic_load(&vm->stopped_ns);
+    if (stopped == vcpu->turns.stopped_ns)
+        return;
+    vcpu->turns.stopped_ns = stopped;
+    x86_pvclock_stopped(&vcpu->cpu);
 }
