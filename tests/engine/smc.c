@@ -47,6 +47,30 @@ TEST(smc_current_instruction)
     }
 }
 
+/* Bytes that are no instruction (0F 0A) become one (BSWAP %eax) and back: of the second byte nothing was executed. */
+CODE(code_undefined, "nop\n nop\n .byte 0x0f, 0x0a\n int $0x80");
+
+TEST(smc_undefined)
+{
+    for (unsigned place_at = 0; place_at < 2; place_at++) {
+        const word at = place_at ? USER_CODE + PAGE - 3 : USER_CODE; /* the second byte in the next page */
+        struct context c = START(code_undefined);
+
+        memcpy((void *)at, code_undefined, CODE_SIZE(code_undefined));
+        for (unsigned i = 0; i < 200; i++) {
+            const bool good = i % 8 >= 6;
+
+            *(volatile uint8_t *)(at + 3) = good ? 0xc8 : 0x0a;
+            c.ip = at;
+            c.ax = 0x11223344;
+            context_run(&c);
+            EXPECT_END(&c, good ? 0x80 : UD);
+            EXPECT_EQ(c.ip, at + (good ? 6 : 2));
+            EXPECT_EQ((uint32_t)c.ax, good ? 0x44332211 : 0x11223344);
+        }
+    }
+}
+
 /* The immediate of the instruction that follows at once. */
 CODE(code_next, "mov %cl, 4(" BX ")\n mov $0x11, %al\n int $0x80");
 CODE(code_next_jump, "mov %cl, 6(" BX ")\n jmp 1f\n 1: mov $0x11, %al\n int $0x80");

@@ -192,6 +192,7 @@ enum { STATUS_PASS, STATUS_FAIL, STATUS_SKIP };
     X(sensitive_far_return, EXIT)           \
     X(sensitive_int_n, EXIT)                \
     X(smc_current_instruction, EXIT)        \
+    X(smc_undefined, EXIT)                  \
     X(smc_next_instruction, EXIT)           \
     X(smc_next_after_jump, EXIT)            \
     X(smc_loop_body, EXIT)                  \

@@ -13,6 +13,7 @@
 
 #include "engine/soft/soft.h"
 #include "x86/access.h"
+#include "x86/zydis.h"
 
 /* Decoded instructions that a vCPU keeps, not counting those the engine has translated: so much at first, and up to a
  * share of the code cache's bound if that is too little for what the guest runs. */
@@ -336,6 +337,12 @@ static enum x86_rc fetch_crossing(struct soft_vcpu *vcpu, gva_t lin, uint8_t raw
     return X86_NEXT;
 }
 
+/* How many bytes the decoder has looked at: what is no instruction may be one with other bytes behind its first. */
+static unsigned seen_bytes(const struct x86_insn *in, unsigned size)
+{
+    return in->mnemonic == ZYDIS_MNEMONIC_INVALID ? MIN(15u, size) : in->length;
+}
+
 /* Decodes from bytes, which end with their page, up to the first INSN_END. 0 instructions: the first one crosses. */
 static unsigned decode_run(struct x86_insn *insn, enum x86_mode mode, const uint8_t *bytes, unsigned size,
                            unsigned *used)
@@ -348,7 +355,7 @@ static unsigned decode_run(struct x86_insn *insn, enum x86_mode mode, const uint
 
         if (!length)
             break;
-        *used += length;
+        *used += seen_bytes(&insn[count], size - *used);
         conditionals += insn[count].flags / INSN_CONDITIONAL & 1;
         if (insn[count++].flags & INSN_END)
             break;
@@ -393,8 +400,10 @@ static enum x86_rc decode(struct soft_vcpu *vcpu, gva_t lin, enum x86_mode mode,
         return X86_NEXT;
     memset(d->raw, 0, 15);
     rc = fetch_crossing(vcpu, lin, d->raw);
-    if (!rc)
-        d->used = x86_decode(&d->insn[0], mode, d->raw, 15);
+    if (!rc) {
+        x86_decode(&d->insn[0], mode, d->raw, 15);
+        d->used = seen_bytes(&d->insn[0], 15);
+    }
     d->count = 1;
     return rc;
 }
