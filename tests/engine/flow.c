@@ -109,6 +109,25 @@ TEST(flow_interrupted_computation)
     EXPECT(interrupts > 0);
 }
 
+#if !LONG_MODE /* there processors differ in the size of the displacement */
+/* Conditional jumps of 16 bits, in the midst of a block and not taken: nothing happens. */
+CODE(code_short_jumps, "1: add $3, %eax\n clc\n .byte 0x66, 0x0f, 0x82, 0, 0\n"          /* jc */
+                       "add $5, %eax\n test %eax, %eax\n .byte 0x66, 0x0f, 0x88, 0, 0\n" /* js */
+                       "xor $1, %edx\n dec %ecx\n jnz 1b\n int $0x80");
+
+TEST(flow_short_jumps)
+{
+    struct context c = kernel_context((word)code_short_jumps);
+
+    c.ax = c.dx = 0;
+    c.cx = 1001;
+    context_run(&c);
+    EXPECT_END(&c, 0x80);
+    EXPECT_EQ(c.ax, 8 * 1001);
+    EXPECT_EQ(c.dx, 1);
+}
+#endif
+
 /* A loop without an exit of its own: only an interrupt ends it. */
 CODE(code_forever, "1: jmp 1b");
 TEST(flow_endless_loop)

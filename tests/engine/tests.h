@@ -336,6 +336,7 @@ enum { STATUS_PASS, STATUS_FAIL, STATUS_SKIP };
     X(tlb_invpcid, EXIT)
 #define TESTS_PROT(X)                       \
     X(ad_4k_of_32_bit, EXIT)                \
+    X(flow_short_jumps, EXIT)               \
     X(ad_4m, EXIT)                          \
     X(ad_pse_off, EXIT)                     \
     X(fault_into_bound_aam, EXIT)           \

@@ -298,7 +298,8 @@ const void *bt_on_callout(struct bt_vcpu *vcpu, struct bt_site *site)
         return leave(vcpu, SOFT_GO_ON);
     if (split(vcpu, site))
         return resolve(vcpu);
-    cpu->counters.instructions += count - 1 - site->last; /* the rest of the block is counted as it was at its begin */
+    if (!site->end)
+        cpu->counters.instructions += count - 1 - site->last; /* the rest is counted as it was at the block's begin */
     return resume(vcpu, site);
 }
 
