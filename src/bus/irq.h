@@ -28,6 +28,17 @@ struct msi_message {
 struct msi_sink {
     void (*send)(void *opaque, const struct msi_message *message);
     void *opaque;
+    /* The same for one that sends the same message again and again: *route is its own, 0 at first, and remembers what
+     * has been set up for it; its calls come one at a time. NULL: there is no such thing. */
+    void (*send_again)(void *opaque, unsigned *route, const struct msi_message *message);
 };
+
+static inline void msi_send_again(const struct msi_sink *sink, unsigned *route, const struct msi_message *message)
+{
+    if (sink->send_again)
+        sink->send_again(sink->opaque, route, message);
+    else
+        sink->send(sink->opaque, message);
+}
 
 #endif

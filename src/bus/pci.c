@@ -28,6 +28,53 @@ static uint32_t ones(unsigned size)
     return size >= 4 ? UINT32_MAX : (1u << size * 8) - 1;
 }
 
+/* --- doorbells -------------------------------------------------------------------------- */
+
+/* Where the first one is now: 0 while the function's memory does not answer, or not in the window. */
+static gpa_t bells_address(const struct pci_function *function)
+{
+    const struct pci_host_config *host = &function->host->config;
+    const struct pci_bells *bells = &function->bells;
+    uint64_t bar = pci_get32(function, PCI_BAR0 + 4 * bells->bar) & ~15u;
+
+    if (!(pci_get16(function, PCI_COMMAND) & PCI_COMMAND_MEMORY) || bar < host->window ||
+        bar + function->bar[bells->bar].size > host->window + host->window_size)
+        return 0;
+    return bar + bells->offset;
+}
+
+/* They follow their BAR. Bus's lock held. */
+static void place_bells(struct pci_function *function)
+{
+    const struct doorbell_host *host = &function->host->config.bells;
+    struct pci_bells *bells = &function->bells;
+    gpa_t at = bells->count ? bells_address(function) : 0, was = bells->placed;
+
+    if (at == was)
+        return;
+    for (unsigned i = 0; i < bells->count && was; i++)
+        host->place(host->opaque, bells->handle[i], was + i * bells->step, false);
+    for (unsigned i = 0; i < bells->count && at; i++)
+        host->place(host->opaque, bells->handle[i], at + i * bells->step, true);
+    bells->placed = at;
+}
+
+void pci_add_bells(struct pci_function *function, unsigned bar, uint32_t offset, uint32_t step, unsigned count,
+                   void (*ring)(void *opaque, unsigned number), void *opaque)
+{
+    const struct doorbell_host *host = &function->host->config.bells;
+    struct pci_bells *bells = &function->bells;
+
+    if (!host->add)
+        return;
+    *bells = (struct pci_bells){.bar = bar, .offset = offset, .step = step};
+    for (; bells->count < MIN(count, PCI_BELLS); bells->count++) {
+        bells->handle[bells->count] = host->add(host->opaque, ring, opaque, bells->count);
+        if (bells->handle[bells->count] < 0)
+            break; /* the others are seen as writes */
+    }
+}
+
 /* --- configuration space ---------------------------------------------------------------- */
 
 static bool hooked(const struct pci_function *function, unsigned offset, unsigned size)
@@ -66,6 +113,7 @@ static void config_write(struct pci_host *host, unsigned devfn, unsigned offset,
         *byte = (uint8_t)((*byte & ~mask) | (value >> 8 * i & mask));
     }
     pci_update_interrupts(function);
+    place_bells(function);
     lock_drop(&host->lock);
     if (hooked(function, offset, size) && function->setup.config_written)
         function->setup.config_written(function->setup.opaque, offset, size);
@@ -248,6 +296,7 @@ struct pci_host *pci_host_new(struct bus *bus, const struct pci_host_config *con
 static void free_function(struct pci_function *function)
 {
     free(function->table);
+    free(function->routes);
     free(function);
 }
 

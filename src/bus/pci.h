@@ -13,6 +13,7 @@
 
 #include "base/error.h"
 #include "bus/bus.h"
+#include "bus/doorbell.h"
 #include "bus/irq.h"
 
 #define PCI_SLOTS       32
@@ -21,6 +22,7 @@
 #define PCI_CONFIG_SIZE 256
 #define PCI_MSIX_MAX    128 /* vectors of a function */
 #define PCI_MSIX_BAR    1   /* the BAR that holds their table */
+#define PCI_BELLS       16  /* doorbells of a function */
 
 struct pci_host;
 struct pci_function;
@@ -31,6 +33,7 @@ struct pci_host_config {
     uint32_t window_size;
     struct msi_sink msi; /* called with the bus's lock held; it must not call back */
     struct irq_line intx[PCI_INTX_LINES];
+    struct doorbell_host bells; /* place is called with the bus's lock held */
 };
 
 struct pci_host *pci_host_new(struct bus *bus, const struct pci_host_config *config, struct error *err);
@@ -61,6 +64,11 @@ unsigned pci_add_capability(struct pci_function *function, uint8_t id, const voi
 void pci_hook_config(struct pci_function *function, unsigned offset, unsigned len);
 void pci_config_get(struct pci_function *function, unsigned offset, void *data, unsigned len);
 void pci_config_put(struct pci_function *function, unsigned offset, const void *data, unsigned len);
+
+/* Writes at `offset` of the BAR, and at count - 1 addresses each `step` further, may become ring(opaque, number), on a
+ * thread of the machine's, instead of reaching the BAR's ops. Once a function. */
+void pci_add_bells(struct pci_function *function, unsigned bar, uint32_t offset, uint32_t step, unsigned count,
+                   void (*ring)(void *opaque, unsigned number), void *opaque);
 
 /* A memory access as if it came through BAR `bar`. Without the bus's lock. False: there is nothing. */
 bool pci_bar_access(struct pci_function *function, unsigned bar, uint64_t offset, unsigned size, bool write,

@@ -40,6 +40,13 @@ struct msix_entry {
     uint32_t word[4]; /* address low, high, data, control */
 };
 
+struct pci_bells {
+    unsigned bar, count;
+    uint32_t offset, step;
+    int handle[PCI_BELLS];
+    gpa_t placed; /* the first one's address; 0: they are nowhere */
+};
+
 struct pci_function {
     struct pci_host *host;
     unsigned slot;
@@ -52,7 +59,9 @@ struct pci_function {
     bool intx;          /* the device's wish */
     bool intx_drawn;    /* it counts on the line */
     unsigned msi, msix; /* the capabilities' offsets */
+    struct pci_bells bells;
     struct msix_entry *table;
+    unsigned *routes; /* of the table's entries: msi_sink's */
     uint64_t pending[PCI_MSIX_MAX / 64];
 };
 

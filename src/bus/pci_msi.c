@@ -24,12 +24,10 @@ enum { MSIX_CONTROL = 2, MSIX_TABLE = 4, MSIX_PBA = 8, MSIX_LENGTH = 12 };
 
 _Static_assert(PCI_MSIX_MAX * sizeof(struct msix_entry) <= MSIX_PBA_OFFSET, "the table ends before the pending bits");
 
-static void send(struct pci_function *function, uint64_t address, uint32_t data)
+/* A message is a memory write of the function's. */
+static bool may_send(const struct pci_function *function)
 {
-    const struct msi_message message = {.address = address, .data = data};
-
-    if (pci_get16(function, PCI_COMMAND) & PCI_COMMAND_MASTER) /* a message is a memory write of the function's */
-        function->host->config.msi.send(function->host->config.msi.opaque, &message);
+    return pci_get16(function, PCI_COMMAND) & PCI_COMMAND_MASTER;
 }
 
 /* --- the pin and MSI -------------------------------------------------------------------------- */
@@ -61,13 +59,18 @@ static void draw(struct pci_function *function)
 /* Sends the one MSI if it is wanted (its pending bit) and may go. */
 static void flush_msi(struct pci_function *function)
 {
+    const struct msi_sink *sink = &function->host->config.msi;
     unsigned msi = function->msi;
+    struct msi_message message;
 
     if (!msi_on(function) || (function->config[msi + MSI_MASK] & 1) || !(function->config[msi + MSI_PENDING] & 1))
         return;
     function->config[msi + MSI_PENDING] = 0;
-    send(function, pci_get32(function, msi + MSI_ADDRESS) | (uint64_t)pci_get32(function, msi + MSI_ADDRESS + 4) << 32,
-         pci_get16(function, msi + MSI_DATA));
+    message.address = pci_get32(function, msi + MSI_ADDRESS) | (uint64_t)pci_get32(function, msi + MSI_ADDRESS + 4)
+                                                                   << 32;
+    message.data = pci_get16(function, msi + MSI_DATA);
+    if (may_send(function))
+        sink->send(sink->opaque, &message);
 }
 
 void pci_set_intx(struct pci_function *function, bool level)
@@ -92,6 +95,7 @@ void pci_set_intx(struct pci_function *function, bool level)
 static void flush_vector(struct pci_function *function, unsigned vector)
 {
     const struct msix_entry *entry = &function->table[vector];
+    const struct msi_message message = {entry->word[0] | (uint64_t)entry->word[1] << 32, entry->word[2]};
     uint64_t bit = BIT(vector % 64);
 
     if (!(function->pending[vector / 64] & bit) || !msix_on(function) ||
@@ -99,7 +103,8 @@ static void flush_vector(struct pci_function *function, unsigned vector)
         (entry->word[ENTRY_CONTROL] & ENTRY_MASKED))
         return;
     function->pending[vector / 64] &= ~bit;
-    send(function, entry->word[0] | (uint64_t)entry->word[1] << 32, entry->word[2]);
+    if (may_send(function))
+        msi_send_again(&function->host->config.msi, &function->routes[vector], &message);
 }
 
 bool pci_send_msix(struct pci_function *function, unsigned vector)
@@ -201,7 +206,8 @@ int pci_add_interrupts(struct pci_function *function, struct error *err)
     if (vectors > PCI_MSIX_MAX)
         return error_set(err, -EINVAL, "pci: %u interrupt vectors; a device has %d", vectors, PCI_MSIX_MAX);
     function->table = calloc(vectors, sizeof(*function->table));
-    if (!function->table)
+    function->routes = calloc(vectors, sizeof(*function->routes));
+    if (!function->table || !function->routes)
         return error_set(err, -ENOMEM, "pci: no memory");
     for (unsigned i = 0; i < vectors; i++)
         function->table[i].word[ENTRY_CONTROL] = ENTRY_MASKED;

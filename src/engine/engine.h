@@ -52,8 +52,9 @@ struct engine_ops {
     void (*vcpu_destroy)(struct engine_vcpu *vcpu);
 
     /* Runs until there is an exit; budget: at most so many instructions (0: no limit; engines that cannot count
-     * ignore it). For EXIT_PIO and EXIT_MMIO reads the caller fills in exit->*.data and passes the same struct to the
-     * next run(), which completes the instruction. The vCPU's thread only. */
+     * do one by the trap flag, and if that delivers an event, all until the handler has returned). For EXIT_PIO and
+     * EXIT_MMIO reads the caller fills in exit->*.data and passes the same struct to the next run(), which completes
+     * the instruction. The vCPU's thread only. */
     void (*run)(struct engine_vcpu *vcpu, struct exit *exit, uint64_t budget);
     void (*kick)(struct engine_vcpu *vcpu); /* any thread, async-signal-safe */
 
@@ -71,6 +72,13 @@ struct engine_ops {
     const struct counters *(*counters)(struct engine_vcpu *vcpu);
     /* What the engine has counted besides: which instructions it did not run by its own means. May be NULL. */
     void (*report)(struct engine_vcpu *vcpu, engine_line_fn *line, void *opaque);
+
+    /* Short ways past run(), where there are such; NULL, or failure: it goes without. Any thread. signal_again:
+     * signal() for a source that sends the same message again and again; *route is the source's own, 0 at first, its
+     * calls come one at a time. doorbell: from now on writes at gpa, whatever their size and value, only signal fd, an
+     * eventfd, and run() goes on; or no longer. */
+    void (*signal_again)(struct engine_vm *vm, unsigned *route, const struct x86_apic_message *message);
+    int (*doorbell)(struct engine_vm *vm, gpa_t gpa, int fd, bool on);
 
     /* Pages that vCPUs write to, for those who copy memory of a running guest; NULL: the engine has no such log. While
      * it is on, fetch gives the pages of mem_slot(slot) written to since the last fetch (bit n: page n) in a bitmap of

@@ -194,11 +194,11 @@ static void on_pic_intr(void *opaque, bool level)
         board->machine->engine->kick(board->machine->vcpus[0].engine);
 }
 
-/* SDM vol. 3, 11.11: an MSI's address and data as the APIC bus carries them. */
-static void on_msi(void *opaque, const struct msi_message *msi)
+/* SDM vol. 3, 11.11: an MSI's address and data as the APIC bus carries them. False: to nowhere: a function may be told
+ * any address, ours write nowhere else. */
+static bool to_apic_message(const struct msi_message *msi, struct x86_apic_message *message)
 {
-    struct board *board = opaque;
-    const struct x86_apic_message message = {
+    *message = (struct x86_apic_message){
         .destination = msi->address >> 12 & 0xff,
         .logical = msi->address & BIT(2),
         .vector = (uint8_t)msi->data,
@@ -206,9 +206,25 @@ static void on_msi(void *opaque, const struct msi_message *msi)
         .assert_level = msi->data & BIT(14),
         .level = msi->data & BIT(15),
     };
+    return (msi->address & ~0xfffffull) == MSI_ADDRESS;
+}
 
-    if ((msi->address & ~0xfffffull) == MSI_ADDRESS) /* a function may be told any address; ours write nowhere else */
+static void on_msi(void *opaque, const struct msi_message *msi)
+{
+    struct board *board = opaque;
+    struct x86_apic_message message;
+
+    if (to_apic_message(msi, &message))
         board->machine->engine->signal(board->machine->vm, &message);
+}
+
+static void on_msi_again(void *opaque, unsigned *route, const struct msi_message *msi)
+{
+    struct board *board = opaque;
+    struct x86_apic_message message;
+
+    if (to_apic_message(msi, &message))
+        board->machine->engine->signal_again(board->machine->vm, route, &message);
 }
 
 static void on_poweroff(void *opaque)
@@ -297,6 +313,10 @@ static int add_pci(struct board *board, struct error *err)
     };
 
     _Static_assert(BOOT_PCI_ECAM_SIZE == PCI_ECAM_SIZE, "one bus");
+    if (board->machine->engine->signal_again)
+        config.msi.send_again = on_msi_again;
+    if (board->machine->doorbells)
+        config.bells = (struct doorbell_host){doorbells_add, doorbells_place, board->machine->doorbells};
     for (unsigned i = 0; i < PCI_INTX_LINES; i++)
         config.intx[i] = isa_line(board, pci_irqs[i]);
     board->pci = pci_host_new(board->machine->bus, &config, err);

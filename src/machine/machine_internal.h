@@ -16,6 +16,7 @@
 #include "machine/machine.h"
 
 struct board;
+struct doorbells;
 
 struct vcpu {
     struct machine *machine;
@@ -32,7 +33,8 @@ struct machine {
     struct mem *mem;
     struct bus *bus;
     struct board *board;
-    struct vcpu *vcpus; /* [config.cpus] */
+    struct doorbells *doorbells; /* NULL: the engine has none */
+    struct vcpu *vcpus;          /* [config.cpus] */
     _Atomic bool stopping;
 
     struct lock lock; /* result */
@@ -50,6 +52,15 @@ gpa_t board_rsdp(const struct board *board);
 bool board_pic_pending(const struct board *board);
 uint8_t board_pic_acknowledge(struct board *board);
 void board_eoi(struct board *board, uint8_t vector);
+
+/* doorbells.c; add and place are for struct doorbell_host */
+struct doorbells *doorbells_new(struct machine *machine, struct error *err);
+void doorbells_free(struct doorbells *doorbells);
+int doorbells_add(void *doorbells, void (*ring)(void *bell_opaque, unsigned number), void *bell_opaque,
+                  unsigned number);
+void doorbells_place(void *doorbells, int bell, gpa_t gpa, bool on);
+int doorbells_start(struct doorbells *doorbells);
+void doorbells_stop(struct doorbells *doorbells);
 
 /* vcpu.c */
 void *vcpu_thread(void *vcpu);

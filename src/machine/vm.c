@@ -116,6 +116,11 @@ struct machine *machine_new(const struct machine_config *config, struct error *e
     if (add_memory(machine, err) || machine->engine->vm_create(&machine->vm, &engine_config, err) ||
         add_vcpus(machine, err))
         goto fail;
+    if (machine->engine->doorbell) {
+        machine->doorbells = doorbells_new(machine, err);
+        if (!machine->doorbells)
+            goto fail;
+    }
     machine->board = board_new(machine, err);
     if (!machine->board || load(machine, err))
         goto fail;
@@ -131,6 +136,7 @@ void machine_free(struct machine *machine)
         return;
     if (machine->board)
         board_free(machine->board);
+    doorbells_free(machine->doorbells);
     for (unsigned i = 0; machine->vcpus && i < machine->config.cpus; i++)
         if (machine->vcpus[i].engine)
             machine->engine->vcpu_destroy(machine->vcpus[i].engine);
@@ -162,14 +168,15 @@ void machine_stop(struct machine *machine)
     loop_stop(machine->config.loop);
 }
 
-/* vCPU threads take no signals: they are the main thread's, whose loop waits for them. */
-static int start_vcpus(struct machine *machine)
+/* These threads take no signals: they are the main thread's, whose loop waits for them. */
+static int start_threads(struct machine *machine)
 {
     sigset_t all, old;
     int rc = 0;
 
     sigfillset(&all);
     pthread_sigmask(SIG_SETMASK, &all, &old);
+    rc = doorbells_start(machine->doorbells);
     for (unsigned i = 0; i < machine->config.cpus && !rc; i++) {
         rc = pthread_create(&machine->vcpus[i].thread, NULL, vcpu_thread, &machine->vcpus[i]);
         machine->vcpus[i].started = !rc;
@@ -180,7 +187,7 @@ static int start_vcpus(struct machine *machine)
 
 void machine_run(struct machine *machine, struct machine_result *result)
 {
-    int rc = start_vcpus(machine);
+    int rc = start_threads(machine);
 
     if (rc)
         machine_end(machine, MACHINE_ERROR, 0, strerror(rc));
@@ -193,6 +200,7 @@ void machine_run(struct machine *machine, struct machine_result *result)
     for (unsigned i = 0; i < machine->config.cpus; i++)
         if (machine->vcpus[i].started)
             pthread_join(machine->vcpus[i].thread, NULL);
+    doorbells_stop(machine->doorbells);
     if (machine->result.end == MACHINE_RUNNING)
         machine->result.end = MACHINE_STOPPED;
     *result = machine->result;

@@ -15,6 +15,9 @@ struct pci_test {
     struct msi_message last;
     uint64_t written, offset;
     unsigned reads, writes; /* of the hooked range */
+    unsigned again, route;  /* messages by the short way, and what the last one's sender remembered */
+    unsigned bells;
+    gpa_t bell[4]; /* where they are; 0: nowhere */
 };
 
 static void record(void *opaque, const struct msi_message *message)
@@ -23,6 +26,31 @@ static void record(void *opaque, const struct msi_message *message)
 
     t->sent++;
     t->last = *message;
+}
+
+static void record_again(void *opaque, unsigned *route, const struct msi_message *message)
+{
+    struct pci_test *t = opaque;
+
+    record(t, message);
+    t->again++;
+    t->route = (*route)++;
+}
+
+static int add_bell(void *opaque, void (*ring)(void *bell_opaque, unsigned number), void *bell_opaque, unsigned number)
+{
+    struct pci_test *t = opaque;
+
+    return t->bells < 4 ? (int)t->bells++ : -1;
+}
+
+static void place_bell(void *opaque, int bell, gpa_t gpa, bool on)
+{
+    struct pci_test *t = opaque;
+
+    assert_true(bell >= 0 && bell < 4);
+    assert_true(t->bell[bell] == (on ? 0 : gpa));
+    t->bell[bell] = on ? gpa : 0;
 }
 
 static uint64_t bar_read(void *opaque, uint64_t offset, unsigned size)
@@ -60,8 +88,9 @@ static int setup(void **state)
         .ecam = ECAM,
         .window = WINDOW,
         .window_size = 0x100000,
-        .msi = {record, t},
+        .msi = {record, t, record_again},
         .intx = {{0}, fixture_line(&t->f)},
+        .bells = {add_bell, place_bell, t},
     };
     const struct pci_function_config function = {
         .vendor = 0x1234,
@@ -286,6 +315,51 @@ static void test_msix(void **state)
     assert_int_equal(t->sent, 2);
 }
 
+/* Each vector has a memory of its own. */
+static void test_again(void **state)
+{
+    struct pci_test *t = *state;
+    unsigned at = capability(t, 0x11);
+    uint64_t table = get(t, 0x14, 4);
+
+    put(t, 4, 6, 2);
+    put(t, at + 2, 0x8000, 2);
+    for (unsigned i = 0; i < 2; i++) {
+        bus_mmio_write(t->f.bus, table + 16 * i, 0xfee00000, 4);
+        bus_mmio_write(t->f.bus, table + 16 * i + 12, 0, 4);
+    }
+    for (unsigned i = 0; i < 3; i++) {
+        pci_send_msix(t->function, 1);
+        assert_int_equal(t->route, i);
+    }
+    pci_send_msix(t->function, 0);
+    assert_int_equal(t->route, 0);
+    assert_int_equal(t->again, 4);
+    assert_int_equal(t->sent, 4);
+}
+
+static void test_bells(void **state)
+{
+    struct pci_test *t = *state;
+    uint64_t at = get(t, 0x10, 4);
+
+    pci_add_bells(t->function, 0, 0x3000, 4, 5, NULL, NULL); /* the host has only four */
+    assert_int_equal(t->bells, 4);
+    assert_true(t->bell[0] == 0);
+    put(t, 4, 2, 2);
+    assert_true(t->bell[0] == at + 0x3000 && t->bell[3] == at + 0x300c);
+    put(t, 4, 6, 2);
+    assert_true(t->bell[0] == at + 0x3000);
+    put(t, 0x10, WINDOW + 0x80000, 4);
+    assert_true(t->bell[0] == WINDOW + 0x83000);
+    put(t, 0x10, 0xffffffff, 4); /* outside the window */
+    assert_true(t->bell[0] == 0 && t->bell[3] == 0);
+    put(t, 0x10, (uint32_t)at, 4);
+    assert_true(t->bell[1] == at + 0x3004);
+    put(t, 4, 0, 2);
+    assert_true(t->bell[0] == 0 && t->bell[3] == 0);
+}
+
 static void test_slots(void **state)
 {
     struct pci_test *t = *state;
@@ -301,8 +375,8 @@ static void test_slots(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        TEST(test_header), TEST(test_ports), TEST(test_bar),  TEST(test_hook),
-        TEST(test_intx),   TEST(test_msi),   TEST(test_msix), TEST(test_slots),
+        TEST(test_header), TEST(test_ports), TEST(test_bar),   TEST(test_hook),  TEST(test_intx),
+        TEST(test_msi),    TEST(test_msix),  TEST(test_slots), TEST(test_again), TEST(test_bells),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -387,6 +387,26 @@ static void test_bad_queues(void **state)
     assert_int_equal(vg_get(g, 0x20, 4), 0x10000);
 }
 
+/* By the machine's thread; also when there is nothing, or the device is not ready (any more). */
+static void test_doorbell(void **state)
+{
+    struct virtio_test *t = *state;
+    struct vg *g = &t->g;
+
+    assert_non_null(g->ring);
+    g->ring(g->ring_opaque, 0);
+    vg_start(g, 0, 1);
+    g->ring(g->ring_opaque, 0);
+    vg_add(g, 0, &one, 1);
+    assert_int_equal(vg_used(g, 0, 1), -1);
+    g->ring(g->ring_opaque, 0);
+    assert_int_equal(vg_used(g, 0, 1), 64);
+    vg_put(g, 0x14, 0, 1);
+    vg_add(g, 0, &one, 1);
+    g->ring(g->ring_opaque, 0);
+    assert_int_equal(vg_used(g, 0, 1), -1);
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 int main(void)
 {
@@ -394,7 +414,7 @@ int main(void)
         TEST(test_capabilities), TEST(test_transfer),    TEST(test_writes_are_told), TEST(test_indirect),
         TEST(test_interrupts),   TEST(test_event_index), TEST(test_negotiation),     TEST(test_window),
         TEST(test_bad_buffers),  TEST(test_bad_tables),  TEST(test_bad_split_ring),  TEST(test_bad_packed_ring),
-        TEST(test_bad_queues),
+        TEST(test_bad_queues),   TEST(test_doorbell),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

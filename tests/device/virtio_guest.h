@@ -39,6 +39,8 @@ struct vg {
     bool packed;
     uint64_t features;
     unsigned messages;
+    void (*ring)(void *opaque, unsigned number); /* of the device's doorbells, if it has some */
+    void *ring_opaque;
     struct vg_queue queue[8];
 };
 
@@ -53,10 +55,27 @@ static inline void vg_message(void *opaque, const struct msi_message *message)
     ((struct vg *)opaque)->messages++;
 }
 
+static inline int vg_add_bell(void *opaque, void (*ring)(void *bell_opaque, unsigned number), void *bell_opaque,
+                              unsigned number)
+{
+    struct vg *g = opaque;
+
+    g->ring = ring;
+    g->ring_opaque = bell_opaque;
+    return 0;
+}
+
+static inline void vg_place_bell(void *opaque, int bell, gpa_t gpa, bool on)
+{
+}
+
 static inline void vg_open(struct vg *g)
 {
-    struct pci_host_config config = {
-        .ecam = VG_ECAM, .window = VG_WINDOW, .window_size = 0x100000, .msi = {vg_message, g}};
+    struct pci_host_config config = {.ecam = VG_ECAM,
+                                     .window = VG_WINDOW,
+                                     .window_size = 0x100000,
+                                     .msi = {vg_message, g},
+                                     .bells = {vg_add_bell, vg_place_bell, g}};
 
     *g = (struct vg){.packed = false};
     fixture_open(&g->f);

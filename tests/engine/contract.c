@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/eventfd.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -249,6 +250,65 @@ static void test_interrupts(void)
     unmake(&vm);
 }
 
+/* A source that says the same again and again, then something else, then is one of two. */
+static void test_signal_again(void)
+{
+    const struct x86_apic_message message = {.vector = 0x50}, other = {.vector = 0x51};
+    struct exit exit = {.reason = EXIT_INTERRUPTED};
+    unsigned route[2] = {0, 0};
+    struct vm vm;
+
+    skipped = !ops->signal_again;
+    if (skipped)
+        return;
+    make(&vm, 1, guest_irq, guest_irq_end);
+    run_to_exit(&vm, &exit);
+    EXPECT(is_port(&exit, 9));
+    *word(&vm, 0x51 * 4) = *word(&vm, 0x50 * 4); /* the same handler */
+    for (unsigned round = 0; round < 6; round++) {
+        ops->signal_again(vm.vm, &route[round > 3], round == 2 ? &other : &message);
+        run_to_exit(&vm, &exit);
+        EXPECT(is_port(&exit, 0x50));
+    }
+    EXPECT(!route[0] || route[0] != route[1]);
+    unmake(&vm);
+}
+
+/* --- doorbells ---------------------------------------------------------------------------------- */
+
+static unsigned rung(int fd)
+{
+    uint64_t times = 0;
+
+    return read(fd, &times, sizeof(times)) == sizeof(times) ? (unsigned)times : 0;
+}
+
+/* guest_io writes four bytes to A0010h; taken away, the write is an exit again. */
+static void test_doorbell(void)
+{
+    const int fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+    struct exit exit;
+
+    skipped = !ops->doorbell;
+    for (unsigned round = 0; round < 2 && !skipped; round++) {
+        struct vm vm;
+
+        make(&vm, 1, guest_io, guest_io_end);
+        EXPECT(!ops->doorbell(vm.vm, 0xa0010, fd, true));
+        EXPECT(ops->doorbell(vm.vm, 0xa0010, fd, true) < 0);
+        if (round)
+            EXPECT(!ops->doorbell(vm.vm, 0xa0010, fd, false));
+        exit = (struct exit){.reason = EXIT_INTERRUPTED};
+        do
+            run_to_exit(&vm, &exit);
+        while (exit.reason == EXIT_PIO && exit.pio.port != PORT_END);
+        EXPECT(exit.reason == EXIT_MMIO && exit.mmio.write == !!round && exit.mmio.gpa == (round ? 0xa0010 : 0xa0012));
+        EXPECT(rung(fd) == !round);
+        unmake(&vm);
+    }
+    close(fd);
+}
+
 /* --- kicks -------------------------------------------------------------------------------------- */
 
 static void *kick_sometimes(void *opaque)
@@ -469,10 +529,16 @@ static const struct {
     const char *name;
     void (*run)(void);
 } tests[] = {
-    {"counts", test_counts},         {"state", test_state},
-    {"state_anew", test_state_anew}, {"io", test_io},
-    {"interrupts", test_interrupts}, {"kicks", test_kicks},
-    {"dirty_log", test_dirty_log},   {"processors", test_processors},
+    {"counts", test_counts},
+    {"state", test_state},
+    {"state_anew", test_state_anew},
+    {"io", test_io},
+    {"interrupts", test_interrupts},
+    {"kicks", test_kicks},
+    {"dirty_log", test_dirty_log},
+    {"processors", test_processors},
+    {"signal_again", test_signal_again},
+    {"doorbell", test_doorbell},
 };
 
 int main(int argc, char **argv)

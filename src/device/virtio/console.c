@@ -315,6 +315,7 @@ static const struct virtio_ops ops = {
     .name = "virtio-console",
     .type = VIRTIO_CONSOLE,
     .class_code = CLASS_SERIAL,
+    .at_once = true, /* Linux spins until its output is taken */
     .notify = notify,
     .reset = reset,
 };

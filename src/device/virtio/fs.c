@@ -143,6 +143,7 @@ static const struct virtio_ops ops = {
     .name = "virtio-fs",
     .type = VIRTIO_FS,
     .class_code = CLASS_STORAGE,
+    .at_once = true,
     .notify = notify,
     .reset = reset,
 };

@@ -275,6 +275,15 @@ static void bar_write(void *opaque, uint64_t at, uint64_t value, unsigned size)
     lock_drop(&device->lock);
 }
 
+static void ring(void *opaque, unsigned queue)
+{
+    struct virtio_device *device = opaque;
+
+    lock_take(&device->lock);
+    virtio_notify(device, queue);
+    lock_drop(&device->lock);
+}
+
 static const struct bus_ops bar_ops = {bar_read, bar_write, .max_size = 8};
 
 /* --- the window in configuration space (4.1.4.9) ------------------------------------------------------- */
@@ -356,5 +365,7 @@ int virtio_pci_init(struct virtio_device *device, struct pci_host *pci, struct e
     device->pci_cfg = add_structure(function, CFG_PCI, 0, 0);
     pci_hook_config(function, device->pci_cfg + WINDOW_AT + offsetof(struct window, bar),
                     sizeof(struct window) - offsetof(struct window, bar));
+    if (!device->ops->at_once)
+        pci_add_bells(function, BAR, NOTIFY, NOTIFY_STEP, device->queue_count, ring, device);
     return pci_add_bar(function, BAR, BAR_SIZE, &bar_ops, device, err);
 }

@@ -48,10 +48,12 @@ enum {
 
 struct virtio_device;
 
-/* All called with the device's lock held, by the thread of the vCPU that caused it. NULL: nothing to be done. */
+/* All called with the device's lock held, by the thread of the vCPU that caused it, notify also by the one that serves
+ * doorbells. NULL: nothing to be done. */
 struct virtio_ops {
     const char *name; /* for messages */
     uint16_t type;
+    bool at_once; /* the driver waits for what a notification brings: the vCPU itself serves it, without doorbells */
     uint32_t class_code;                                          /* as a PCI function */
     void (*notify)(struct virtio_device *device, unsigned queue); /* there are chains in it; maybe */
     void (*started)(struct virtio_device *device);                /* DRIVER_OK */

@@ -106,6 +106,8 @@ static void read_host(void)
     host.sregs2 = check(host_fd, KVM_CAP_SREGS2);
     host.tsc_deadline = check(host_fd, KVM_CAP_TSC_DEADLINE_TIMER);
     host.emulation_exit = check(host_fd, KVM_CAP_EXIT_ON_EMULATION_FAILURE);
+    host.irqfd = check(host_fd, KVM_CAP_IRQFD);
+    host.ioeventfd = check(host_fd, KVM_CAP_IOEVENTFD) && check(host_fd, KVM_CAP_IOEVENTFD_ANY_LENGTH);
     host.quirks = (unsigned)check(host_fd, KVM_CAP_DISABLE_QUIRKS2);
 }
 

@@ -22,11 +22,6 @@
 #define TSS_ADDRESS          0xfffbd000ul
 #define IDENTITY_MAP_ADDRESS 0xfffbc000ull
 
-#define MSI_ADDRESS   0xfee00000u
-#define MSI_BROADCAST (0xffu << 12)
-#define MSI_LEVEL     (1u << 15)
-#define MSI_ASSERT    (1u << 14)
-#define APIC_ALL      0xff
 #define QUIRKS_UNWANTED                                                                                                \
     (KVM_X86_QUIRK_LINT0_REENABLED | KVM_X86_QUIRK_LAPIC_MMIO_HOLE | KVM_X86_QUIRK_OUT_7E_INC_RIP |                    \
      KVM_X86_QUIRK_FIX_HYPERCALL_INSN)
@@ -80,7 +75,7 @@ static int set_up(struct engine_vm *vm, struct error *err)
     if (rc >= 0)
         rc = kvm_ioctl(vm->fd, KVM_SET_TSS_ADDR, (void *)TSS_ADDRESS);
     if (rc >= 0)
-        rc = enable(vm->fd, KVM_CAP_SPLIT_IRQCHIP, KVM_ROUTES);
+        rc = enable(vm->fd, KVM_CAP_SPLIT_IRQCHIP, KVM_LEVEL_ROUTES);
     if (rc < 0)
         return error_set(err, rc, "KVM does not set up the virtual machine: %s", strerror(-rc));
     set_options(vm);
@@ -90,6 +85,7 @@ static int set_up(struct engine_vm *vm, struct error *err)
 static void vm_destroy(struct engine_vm *vm)
 {
     kvm_memory_free(vm);
+    kvm_routes_free(vm);
     close(vm->fd);
     lock_destroy(&vm->lock);
     free(vm);
@@ -127,50 +123,6 @@ static int vm_create(struct engine_vm **result, const struct engine_config *conf
     else
         *result = vm;
     return rc;
-}
-
-/* --- messages ------------------------------------------------------------------------------- */
-
-static struct kvm_msi to_msi(const struct x86_apic_message *m)
-{
-    return (struct kvm_msi){
-        .address_lo = MSI_ADDRESS | (m->destination & 0xff) << 12 | (m->logical ? 1u << 2 : 0),
-        .data =
-            m->vector | (uint32_t)m->delivery << 8 | (m->level ? MSI_LEVEL : 0) | (m->assert_level ? MSI_ASSERT : 0),
-    };
-}
-
-/* KVM tells of the end of an interrupt only if a route to it is there, and is level-triggered. */
-static void route_level(struct engine_vm *vm, uint8_t vector)
-{
-    struct {
-        struct kvm_irq_routing header;
-        struct kvm_irq_routing_entry entry[KVM_ROUTES];
-    } routes = {.header.nr = 0};
-
-    lock_take(&vm->lock);
-    if (!vm->routed[vector - KVM_FIRST_VECTOR]) {
-        vm->routed[vector - KVM_FIRST_VECTOR] = true;
-        for (unsigned i = 0; i < KVM_ROUTES; i++)
-            if (vm->routed[i])
-                routes.entry[routes.header.nr++] = (struct kvm_irq_routing_entry){
-                    .gsi = i,
-                    .type = KVM_IRQ_ROUTING_MSI,
-                    .u.msi = {.address_lo = MSI_ADDRESS | MSI_BROADCAST,
-                              .data = (KVM_FIRST_VECTOR + i) | MSI_LEVEL | MSI_ASSERT},
-                };
-        kvm_ioctl(vm->fd, KVM_SET_GSI_ROUTING, &routes);
-    }
-    lock_drop(&vm->lock);
-}
-
-static void signal_message(struct engine_vm *vm, const struct x86_apic_message *message)
-{
-    const struct kvm_msi msi = to_msi(message);
-
-    if (message->level && message->delivery <= APIC_LOWEST && message->vector >= KVM_FIRST_VECTOR)
-        route_level(vm, message->vector);
-    kvm_ioctl(vm->fd, KVM_SIGNAL_MSI, &msi);
 }
 
 /* --- vCPUs ------------------------------------------------------------------------------------ */
@@ -276,9 +228,22 @@ static void get_state(struct engine_vcpu *vcpu, struct x86_cpu *state)
     kvm_state_get(vcpu, state, KVM_PART_ALL);
 }
 
+/* Who sets the state may have set the page tables too. A change of CR4.PGE makes KVM forget all translations; then the
+ * right one is set. */
+static void forget_translations(struct engine_vcpu *vcpu)
+{
+    struct kvm_sregs s = {0};
+
+    if (kvm_ioctl(vcpu->fd, KVM_GET_SREGS, &s) < 0)
+        return;
+    s.cr4 ^= CR4_PGE;
+    kvm_ioctl(vcpu->fd, KVM_SET_SREGS, &s);
+}
+
 static void set_state(struct engine_vcpu *vcpu, const struct x86_cpu *state)
 {
     kvm_finish_access(vcpu);
+    forget_translations(vcpu);
     memcpy(&vcpu->cpu, state, offsetof(struct x86_cpu, mode));
     kvm_state_set(vcpu, state, KVM_PART_ALL);
 }
@@ -295,7 +260,9 @@ const struct engine_ops engine_kvm = {
     .probe = probe,
     .vm_create = vm_create,
     .vm_destroy = vm_destroy,
-    .signal = signal_message,
+    .signal = kvm_signal,
+    .signal_again = kvm_signal_again,
+    .doorbell = kvm_doorbell,
     .vcpu_create = vcpu_create,
     .vcpu_destroy = vcpu_destroy,
     .run = kvm_run,

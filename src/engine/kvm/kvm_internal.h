@@ -14,9 +14,9 @@
 #define KVM_MAX_CPUS     64
 #define KVM_KICK_SIGNAL  (SIGRTMIN + 3)
 #define KVM_FIRST_VECTOR 16 /* lower ones are no interrupts */
-/* GSI n is the level-triggered vector 16 + n (KVM counts such GSIs in 8 bits); those above are for irqfd. */
-#define KVM_ROUTES     (256 - KVM_FIRST_VECTOR)
-#define KVM_XSAVE_SIZE 4096
+#define KVM_LEVEL_ROUTES (256 - KVM_FIRST_VECTOR)
+#define KVM_MSI_ROUTES   256
+#define KVM_XSAVE_SIZE   4096
 
 /* What /dev/kvm can do, found out once (host.c). */
 struct kvm_host {
@@ -28,6 +28,13 @@ struct kvm_host {
     uint64_t quirks;          /* those that can be switched off */
     struct kvm_cpuid2 *cpuid; /* what a guest may be shown */
     bool tsc_deadline;
+    bool irqfd, ioeventfd;
+};
+
+/* A source of messages that has a descriptor of its own: writing to it sends the message. */
+struct kvm_route {
+    struct kvm_msi msi;
+    int fd;
 };
 
 struct engine_vm {
@@ -38,8 +45,10 @@ struct engine_vm {
     struct engine_vcpu *vcpu[KVM_MAX_CPUS];
     uint64_t tsc_offset;      /* clock's TSC - host's */
     _Atomic uint64_t **dirty; /* with the dirty log on: pages written by emulate.c, a bitmap a slot */
-    struct lock lock;         /* routes */
-    bool routed[KVM_ROUTES];
+    struct lock lock;         /* routes: see routes.c */
+    bool level[KVM_LEVEL_ROUTES];
+    struct kvm_route route[KVM_MSI_ROUTES];
+    unsigned routes;
 };
 
 struct engine_vcpu {
@@ -53,6 +62,7 @@ struct engine_vcpu {
     _Atomic int tid;     /* of the thread that runs it; 0: none yet */
     _Atomic bool kicked; /* run() is to return */
     _Atomic bool nmi;    /* to be delivered by the next KVM_RUN */
+    bool stepping;       /* KVM has been told to */
     int extint;          /* the 8259's vector, to be delivered by the next KVM_RUN; -1: none */
 
     /* The exit's access is answered in pieces: a REP string's elements, an odd length's parts. */
@@ -78,6 +88,12 @@ void kvm_memory_free(struct engine_vm *vm);
 void kvm_memory_written(struct engine_vm *vm, gpa_t gpa);
 int kvm_dirty_log(struct engine_vm *vm, bool on);
 int kvm_dirty_fetch(struct engine_vm *vm, unsigned slot, uint64_t *bitmap);
+
+/* routes.c: see engine.h */
+void kvm_signal(struct engine_vm *vm, const struct x86_apic_message *message);
+void kvm_signal_again(struct engine_vm *vm, unsigned *route, const struct x86_apic_message *message);
+int kvm_doorbell(struct engine_vm *vm, gpa_t gpa, int fd, bool on);
+void kvm_routes_free(struct engine_vm *vm);
 
 /* cpuid.c: gives the vCPU the CPUID of x86/cpuid.h, less what KVM does not know. */
 int kvm_cpuid_set(struct engine_vcpu *vcpu);
