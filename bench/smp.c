@@ -14,7 +14,7 @@
 
 #define PROCESSES 2
 #define SAMPLES   5
-#define SUMS      15000000u /* a process's work: a tenth of a second */
+#define SUMS      60000000u /* a process's work: tenths of a second */
 #define TRIPS     3000
 #define PROJECT   "/bench/project"
 
