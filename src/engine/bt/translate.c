@@ -1,6 +1,6 @@
 /*
- * engine/bt/translate.c: a block of guest code becomes host code: instruction
- * after instruction, with the flags' whereabouts tracked, then the ways out.
+ * engine/bt/translate.c: a block of guest code becomes host code: its ways in,
+ * then instruction after instruction, with the flags' whereabouts tracked.
  */
 #include "engine/bt/translate_internal.h"
 
@@ -106,228 +106,7 @@ static void emit_callout(struct translation *t, unsigned first, unsigned last, b
     t->flags_h = false;
 }
 
-/* --- edges -------------------------------------------------------------------------------------- */
-
-/* Leaves to the stub if something waits for the vCPU. The flags stay where they are. */
-static void emit_event_check(struct translation *t, struct cold *stub)
-{
-    struct emit *e = &t->e;
-
-    if (t->flags_m || !t->flags_h) {
-        emit_rex(e, false, 0, 0, H_FRAME, false); /* cmp dword [events], 0 */
-        emit8(e, 0x83);
-        emit_modrm_mem(e, 7, H_FRAME, FRAME_CPU(events));
-        emit8(e, 0);
-        bt_cold_jump(t, stub, CC_NE);
-        t->flags_h = false;
-        return;
-    }
-    emit_mov(e, H_S1, H_RCX);
-    emit_rm(e, false, OP_MOV, H_RCX, H_FRAME, FRAME_CPU(events));
-    emit8(e, 0xe3); /* jrcxz over the next two */
-    emit8(e, 8);
-    emit_mov(e, H_RCX, H_S1);
-    bt_cold_jump(t, stub, CC_ALWAYS);
-    emit_mov(e, H_RCX, H_S1);
-}
-
-static unsigned new_edge(struct translation *t, int64_t target)
-{
-    unsigned index = t->code->edges;
-    struct bt_edge *edge = &t->code->edge[index];
-
-    if (index < t->code->max_edges)
-        t->code->edges++;
-    else
-        t->e.full = true;
-
-    *edge = (struct bt_edge){.from = t->code,
-                             .target = (int32_t)target,
-                             .shadow = edge->shadow,
-                             .cross = target < 0 || target >= (int64_t)PAGE_SIZE};
-    return index;
-}
-
-static bool is_wide(const struct translation *t)
-{
-    return t->mode == MODE_LONG64;
-}
-
-/* Goes on at `target`, an offset from this page's start. cc: a condition in the host's flags, or CC_ALWAYS, CC_CALL.
- * from: offset of the jump. A jump on a condition to another page goes by way of the stub's cold neighbour. */
-static void emit_edge(struct translation *t, unsigned cc, int64_t target, unsigned from)
-{
-    unsigned index = new_edge(t, target);
-    struct bt_edge *edge = &t->code->edge[index];
-    struct cold *stub;
-
-    if (edge->cross)
-        bt_want_flags_m(t);
-    stub = bt_cold(t, COLD_EDGE, index);
-    if (edge->cross) {
-        emit_load(&t->e, H_S0, H_FRAME, FRAME_CPU(rip));
-        emit_lea(&t->e, is_wide(t), H_S0, H_S0, (int32_t)target);
-    }
-    if (target <= (int64_t)from && cc == CC_ALWAYS)
-        emit_event_check(t, stub);
-    stub->flags_h = !t->flags_m;
-    edge->flags_h = t->flags_h && !edge->cross;
-    edge->flags_m = t->flags_m;
-    edge->patch = emit_jump(&t->e, cc);
-    stub->patch[stub->patches++] = edge->patch;
-}
-
-/* The test of a condition on flags that are only in the frame: 0 if it takes more than a bit test. */
-static unsigned frame_test(unsigned cc, unsigned *byte)
-{
-    static const uint8_t masks[] = {1, 0x01, 0x40, 0x41, 0x80, 0x04}; /* O; CF, ZF, CF|ZF, SF, PF in AH */
-
-    *byte = cc >= 2;
-    return cc < 12 ? masks[cc >> 1] : 0;
-}
-
-/* Jumps over what follows if the condition does not hold: returns the patch. */
-static uint32_t emit_condition(struct translation *t, unsigned cc, bool negate)
-{
-    unsigned byte, mask = frame_test(cc, &byte);
-
-    if (!t->flags_h && mask) {
-        emit8(&t->e, 0x41); /* test byte [flags + byte], mask */
-        emit8(&t->e, 0xf6);
-        emit_modrm_mem(&t->e, 0, H_FRAME, FRAME_NEAR(flags) + (int32_t)byte);
-        emit8(&t->e, mask);
-        return emit_jump(&t->e, ((cc & 1) ? CC_E : CC_NE) ^ (unsigned)negate);
-    }
-    bt_want_flags_h(t);
-    return emit_jump(&t->e, cc ^ (unsigned)negate);
-}
-
-/* May the target of a branch, an offset from this page's start, lie outside CS? What the block itself covers does not:
- * emit_limit_guard() has looked. */
-static bool is_beyond(const struct translation *t, int64_t target)
-{
-    return bt_is_segmented(t, SEG_CS) && (target < t->code->offset[0] || target >= t->code->offset[t->count]);
-}
-
-/* The branch is left to its semantics, which make it fault, if the target is outside CS. Flags and S1 are lost. */
-static void emit_target_check(struct translation *t, int64_t target, struct cold *site)
-{
-    if (!is_beyond(t, target))
-        return;
-    emit_load(&t->e, H_S1, H_FRAME, FRAME_CPU(rip));
-    emit_lea(&t->e, false, H_S1, H_S1, (int32_t)target);
-    emit_rm(&t->e, true, OP_CMP, H_S1, H_FRAME, FRAME_CPU(code_room));
-    bt_cold_jump(t, site, CC_AE);
-}
-
-/* Before a jump by an edge. */
-static void emit_jump_check(struct translation *t, unsigned i, int64_t target)
-{
-    unsigned index;
-
-    if (!is_beyond(t, target))
-        return;
-    bt_want_flags_m(t);
-    t->flags_h = false;
-    bt_new_site(t, i, i, &index)->end = true;
-    emit_target_check(t, target, bt_cold(t, COLD_SITE, index));
-}
-
-/* The same for the address in S0. */
-static void emit_indirect_check(struct translation *t, struct cold *site)
-{
-    if (!bt_is_segmented(t, SEG_CS))
-        return;
-    emit_rm(&t->e, true, OP_CMP, H_S0, H_FRAME, FRAME_CPU(code_room));
-    bt_cold_jump(t, site, CC_AE);
-}
-
-/* The block's own begin is the target: its second copy is, which starts with the flags as loop_kind says. */
-static bool is_loop(const struct translation *t, int64_t target)
-{
-    return t->loop_kind != ENTRY_NONE && target == t->code->offset[0];
-}
-
-static void emit_loop_jump(struct translation *t, unsigned cc)
-{
-    uint32_t patch;
-
-    if (t->loop_kind == ENTRY_FRAME)
-        bt_want_flags_m(t);
-    if (t->loop_kind == ENTRY_HOST || cc != CC_ALWAYS)
-        bt_want_flags_h(t);
-    patch = emit_jump(&t->e, cc);
-    if (!t->in_loop)
-        t->loop_patch[t->loop_patches++] = patch;
-    else if (t->has_runs && !t->in_run)
-        t->loop_again = patch;
-    else
-        emit_patch(&t->e, patch, t->in_run ? t->run : t->loop);
-}
-
-/* What the block's count was too much, as it is left before its end. The flags stay as they are. */
-static void emit_refund(struct translation *t, unsigned i)
-{
-    if (!t->vcpu->counting || i + 1 == t->count)
-        return;
-    emit_load(&t->e, H_S1, H_FRAME, FRAME_BT(budget));
-    emit_lea(&t->e, true, H_S1, H_S1, (int32_t)(t->count - 1 - i));
-    emit_store(&t->e, H_FRAME, FRAME_BT(budget), H_S1);
-}
-
-static void emit_jcc(struct translation *t, unsigned i)
-{
-    const struct bt_op *op = &t->op[i];
-    const unsigned cc = op->z.insn.opcode & 15, from = t->code->offset[i];
-    const int64_t target = (int64_t)from + (int64_t)op->in->imm;
-    const bool cross = target < 0 || target >= (int64_t)PAGE_SIZE;
-    unsigned index;
-    bool h, m;
-
-    if (is_loop(t, target)) {
-        emit_loop_jump(t, cc);
-    } else if ((cross || is_beyond(t, target)) && !t->vcpu->counting) {
-        uint32_t patch = emit_condition(t, cc, false);
-        struct cold *far = bt_cold(t, COLD_FAR, new_edge(t, target));
-
-        if (is_beyond(t, target)) {
-            bt_new_site(t, i, i, &index)->end = true;
-            far->limit_site = (uint16_t)(index + 1);
-        }
-        far->flags_h = !t->flags_m;
-        far->patch[far->patches++] = patch;
-    } else if (target > (int64_t)from && !t->vcpu->counting) {
-        struct cold *stub;
-        uint32_t patch = emit_condition(t, cc, false);
-
-        index = new_edge(t, target);
-        stub = bt_cold(t, COLD_EDGE, index);
-        stub->flags_h = !t->flags_m;
-        t->code->edge[index].flags_h = t->flags_h;
-        t->code->edge[index].flags_m = t->flags_m;
-        t->code->edge[index].patch = stub->patch[stub->patches++] = patch;
-    } else {
-        uint32_t over = emit_condition(t, cc, true);
-
-        h = t->flags_h;
-        m = t->flags_m;
-        emit_jump_check(t, i, target);
-        emit_refund(t, i);
-        emit_edge(t, CC_ALWAYS, target, from);
-        emit_patch(&t->e, over, emit_here(&t->e));
-        t->flags_h = h;
-        t->flags_m = m;
-    }
-    if (i + 1 == t->count)
-        emit_edge(t, CC_ALWAYS, t->code->offset[i + 1], from);
-}
-
 /* --- instructions -------------------------------------------------------------------------------- */
-
-static unsigned word(const struct translation *t)
-{
-    return is_wide(t) ? 8 : 4;
-}
 
 /* Frame registers go through S1. */
 static unsigned source(struct translation *t, int g)
@@ -343,12 +122,12 @@ static void emit_push(struct translation *t, const struct bt_op *op, int32_t dis
     const ZydisDecodedOperand *o = &op->z.op[0];
 
     if (o->type == ZYDIS_OPERAND_TYPE_IMMEDIATE) {
-        emit_rm(&t->e, is_wide(t), 0xc7, 0, H_S0, disp);
+        emit_rm(&t->e, bt_is_wide(t), 0xc7, 0, H_S0, disp);
         emit32(&t->e, (uint32_t)o->imm.value.u);
     } else {
-        emit_rm(&t->e, is_wide(t), OP_MOV_STORE, source(t, bt_operand_gpr(o)), H_S0, disp);
+        emit_rm(&t->e, bt_is_wide(t), OP_MOV_STORE, source(t, bt_operand_gpr(o)), H_S0, disp);
     }
-    emit_lea(&t->e, is_wide(t), H_GSP, H_GSP, -(int32_t)word(t));
+    emit_lea(&t->e, bt_is_wide(t), H_GSP, H_GSP, -(int32_t)bt_word(t));
 }
 
 static void emit_pop(struct translation *t, const struct bt_op *op, int32_t disp)
@@ -356,18 +135,18 @@ static void emit_pop(struct translation *t, const struct bt_op *op, int32_t disp
     int g = bt_operand_gpr(&op->z.op[0]);
     unsigned to = bt_host_of[g] == IN_FRAME ? H_S1 : bt_host_of[g];
 
-    emit_rm(&t->e, is_wide(t), OP_MOV, to, H_S0, disp);
+    emit_rm(&t->e, bt_is_wide(t), OP_MOV, to, H_S0, disp);
     if (g == RSP)
         return;
     if (to == H_S1)
         emit_store(&t->e, H_FRAME, FRAME_GPR(g), H_S1);
-    emit_lea(&t->e, is_wide(t), H_GSP, H_GSP, (int32_t)word(t));
+    emit_lea(&t->e, bt_is_wide(t), H_GSP, H_GSP, (int32_t)bt_word(t));
 }
 
 static void emit_leave(struct translation *t, int32_t disp)
 {
-    emit_lea(&t->e, is_wide(t), H_GSP, H_RBP, (int32_t)word(t));
-    emit_rm(&t->e, is_wide(t), OP_MOV, H_RBP, H_S0, disp);
+    emit_lea(&t->e, bt_is_wide(t), H_GSP, H_RBP, (int32_t)bt_word(t));
+    emit_rm(&t->e, bt_is_wide(t), OP_MOV, H_RBP, H_S0, disp);
 }
 
 static void emit_lea_op(struct translation *t, unsigned i)
@@ -406,14 +185,14 @@ static void emit_push_memory(struct translation *t, unsigned i)
     bt_find_operand(t, i, &operand);
     bt_new_site(t, i, i, &index);
     load = bt_emit_check(t, &operand, index);
-    emit_rm(&t->e, is_wide(t), OP_MOV, H_S0, H_S0, 0);
+    emit_rm(&t->e, bt_is_wide(t), OP_MOV, H_S0, H_S0, 0);
     emit_store(&t->e, H_FRAME, FRAME_NEAR(target), H_S0);
     bt_find_push(t, i, &push);
     bt_new_site(t, i, i, &index);
     store = bt_emit_check(t, &push, index);
     emit_load(&t->e, H_S1, H_FRAME, FRAME_NEAR(target));
-    emit_rm(&t->e, is_wide(t), OP_MOV_STORE, H_S1, H_S0, 0);
-    emit_lea(&t->e, is_wide(t), H_GSP, H_GSP, -(int32_t)word(t));
+    emit_rm(&t->e, bt_is_wide(t), OP_MOV_STORE, H_S1, H_S0, 0);
+    emit_lea(&t->e, bt_is_wide(t), H_GSP, H_GSP, -(int32_t)bt_word(t));
     load->after = store->after = emit_here(&t->e);
 }
 
@@ -449,180 +228,6 @@ static void emit_divide(struct translation *t, unsigned i)
     cold->after = emit_here(e);
 }
 
-/* Key of a return address on the return stack: the address, and the address space it is of. */
-static void emit_key(struct translation *t, unsigned to, unsigned rip)
-{
-    emit_mov(&t->e, to, rip);
-    bt_emit_code_base(t, OP_ADD, to);
-    emit_rm(&t->e, true, OP_ADD, to, H_FRAME, FRAME_NEAR(salt));
-}
-
-/* Where the host comes back to after a call: S0 = the guest address, flags in the frame. */
-static void emit_after_call(struct translation *t, unsigned i)
-{
-    const struct bt_code *code = t->code;
-
-    emit_lea(&t->e, true, H_RSP, H_RSP, 8);
-    emit_lea(&t->e, is_wide(t), H_S0, H_S0, -(int32_t)code->offset[i + 1]);
-    emit_store(&t->e, H_FRAME, FRAME_CPU(rip), H_S0);
-    t->flags_h = false;
-    t->flags_m = true;
-    emit_edge(t, CC_ALWAYS, code->offset[i + 1], 0);
-}
-
-/* The return address, in S1, is stored at [S0 + disp] and its key put on the return stack. */
-static void emit_call_tail(struct translation *t, unsigned i, int32_t disp)
-{
-    unsigned index;
-    struct cold *limit;
-
-    bt_new_site(t, i, i, &index)->end = true;
-    limit = bt_cold(t, COLD_SITE, index);
-    emit_rm(&t->e, true, OP_CMP, H_RSP, H_FRAME, FRAME_NEAR(limit));
-    bt_cold_jump(t, limit, CC_B);
-    if (t->op[i].kind == OP_CALL)
-        emit_target_check(t, (int64_t)t->code->offset[i] + (int64_t)t->op[i].in->imm, limit);
-    emit_load(&t->e, H_S1, H_FRAME, FRAME_CPU(rip));
-    emit_lea(&t->e, is_wide(t), H_S1, H_S1, t->code->offset[i + 1]);
-    emit_rm(&t->e, is_wide(t), OP_MOV_STORE, H_S1, H_S0, disp);
-    emit_lea(&t->e, is_wide(t), H_GSP, H_GSP, -(int32_t)word(t));
-    emit_key(t, H_S1, H_S1);
-    emit8(&t->e, 0x41); /* push S1 */
-    emit8(&t->e, 0x50 | (H_S1 & 7));
-}
-
-static void emit_call(struct translation *t, unsigned i, int32_t disp)
-{
-    const unsigned from = t->code->offset[i];
-
-    emit_call_tail(t, i, disp);
-    emit_edge(t, CC_CALL, (int64_t)from + (int64_t)t->op[i].in->imm, from);
-    emit_after_call(t, i);
-}
-
-/* S1 = offset in the jump table of the entry for the address in S0, which becomes its key; what is not there goes to
- * the site. */
-static void emit_table_lookup(struct translation *t, unsigned site)
-{
-    struct cold *cold = bt_cold(t, COLD_JUMP, site);
-    struct emit *e = &t->e;
-
-    bt_emit_code_base(t, OP_ADD, H_S0);
-    emit_rex(e, false, H_S1, 0, H_S0, false); /* imul S1d, S0d, imm32 */
-    emit8(e, 0x69);
-    emit8(e, 0xc0 | (H_S1 & 7) << 3 | (H_S0 & 7));
-    emit32(e, BT_JUMP_HASH);
-    emit_imm(e, false, IMM_AND, H_S1, (int32_t)BT_JUMP_MASK);
-    emit_rm(e, true, OP_ADD, H_S0, H_FRAME, FRAME_NEAR(salt));
-    emit_jump_table(e, OP_CMP, true, H_S0, offsetof(struct bt_jump, key));
-    bt_cold_jump(t, cold, CC_NE);
-    cold->back = emit_here(e);
-}
-
-static void emit_events(struct translation *t, struct cold *cold)
-{
-    emit_rex(&t->e, false, 0, 0, H_FRAME, false);
-    emit8(&t->e, 0x83);
-    emit_modrm_mem(&t->e, 7, H_FRAME, FRAME_CPU(events));
-    emit8(&t->e, 0);
-    bt_cold_jump(t, cold, CC_NE);
-}
-
-static void emit_ret(struct translation *t, unsigned i, int32_t disp)
-{
-    struct emit *e = &t->e;
-    unsigned index;
-    uint32_t miss;
-    struct bt_site *site;
-    struct cold *cold;
-    int64_t extra = t->op[i].in->shape == SHAPE_I ? (int64_t)t->op[i].in->imm : 0;
-
-    site = bt_new_site(t, i, i, &index);
-    site->end = true;
-    site->kind = SITE_BRANCH;
-    cold = bt_cold(t, COLD_SITE, index);
-    emit_rm(e, is_wide(t), OP_MOV, H_S0, H_S0, disp);
-    emit_indirect_check(t, cold);
-    emit_key(t, H_S1, H_S0);
-    emit_rm(e, true, OP_CMP, H_S1, H_RSP, 8);
-    miss = emit_jump(e, CC_NE);
-    emit_lea(e, is_wide(t), H_GSP, H_GSP, (int32_t)((int64_t)word(t) + extra));
-    emit8(e, 0xc3);
-    emit_patch(e, miss, emit_here(e));
-    emit_events(t, cold);
-    emit_table_lookup(t, index);
-    emit_lea(e, is_wide(t), H_GSP, H_GSP, (int32_t)((int64_t)word(t) + extra));
-    emit_table_jump(e, 4, bt_is_segmented(t, SEG_CS));
-}
-
-/* S0 = the target of an indirect branch; flags: in the frame. */
-static void emit_target(struct translation *t, unsigned i)
-{
-    const struct bt_op *op = &t->op[i];
-    struct group group;
-    struct cold *cold;
-    unsigned index;
-
-    bt_want_flags_m(t);
-    t->flags_h = false;
-    if (!op->memory) {
-        int g = bt_operand_gpr(&op->z.op[0]);
-
-        if (bt_host_of[g] == IN_FRAME)
-            emit_load(&t->e, H_S0, H_FRAME, FRAME_GPR(g));
-        else
-            emit_rr(&t->e, is_wide(t), OP_MOV, H_S0, bt_host_of[g]);
-        return;
-    }
-    bt_find_operand(t, i, &group);
-    bt_new_site(t, i, i, &index)->end = true;
-    cold = bt_emit_check(t, &group, index);
-    emit_rm(&t->e, is_wide(t), OP_MOV, H_S0, H_S0, 0);
-    cold->after = emit_here(&t->e);
-}
-
-static void emit_jmp_indirect(struct translation *t, unsigned i)
-{
-    unsigned index;
-    struct cold *cold;
-
-    emit_target(t, i);
-    bt_new_site(t, i, i, &index)->end = true;
-    cold = bt_cold(t, COLD_SITE, index);
-    emit_indirect_check(t, cold);
-    emit_events(t, cold);
-    emit_table_lookup(t, index);
-    emit_table_jump(&t->e, 4, bt_is_segmented(t, SEG_CS));
-}
-
-/* Nothing changes before both the target is known and the push is sure: until then the semantics can do it all. */
-static void emit_call_indirect(struct translation *t, unsigned i)
-{
-    struct emit *e = &t->e;
-    struct group push;
-    struct cold *cold;
-    unsigned index;
-
-    emit_target(t, i);
-    bt_new_site(t, i, i, &index)->end = true;
-    cold = bt_cold(t, COLD_SITE, index);
-    emit_indirect_check(t, cold);
-    if (t->vcpu->soft.vm->share.on) /* it may go to what another processor has just written */
-        emit_events(t, cold);
-    emit_table_lookup(t, index);
-    emit_store(e, H_FRAME, FRAME_NEAR(slot), H_S1);
-    emit_store(e, H_FRAME, FRAME_NEAR(target), H_S0);
-    bt_find_push(t, i, &push);
-    bt_new_site(t, i, i, &index)->end = true;
-    cold = bt_emit_check(t, &push, index);
-    emit_call_tail(t, i, 0);
-    emit_load(e, H_S0, H_FRAME, FRAME_NEAR(target));
-    emit_load(e, H_S1, H_FRAME, FRAME_NEAR(slot));
-    emit_table_jump(e, 2, bt_is_segmented(t, SEG_CS));
-    emit_after_call(t, i);
-    cold->after = emit_here(e);
-}
-
 /* An instruction whose access, if it has one, is at [S0 + disp] and has been checked. */
 static void emit_one(struct translation *t, unsigned i, int32_t disp)
 {
@@ -654,12 +259,12 @@ static void emit_one(struct translation *t, unsigned i, int32_t disp)
     case OP_CALL:
         bt_want_flags_m(t);
         t->flags_h = false;
-        emit_call(t, i, disp);
+        bt_emit_call(t, i, disp);
         break;
     case OP_RET:
         bt_want_flags_m(t);
         t->flags_h = false;
-        emit_ret(t, i, disp);
+        bt_emit_ret(t, i, disp);
         break;
     default:
         break;
@@ -762,7 +367,7 @@ void bt_emit_split(struct translation *t, const struct cold *cold)
 }
 
 /* Translates the instruction i, and others it is grouped with. Returns the next one's number. */
-static unsigned emit_op(struct translation *t, unsigned i)
+unsigned bt_emit_op(struct translation *t, unsigned i)
 {
     const struct bt_op *op = &t->op[i];
 
@@ -776,7 +381,7 @@ static unsigned emit_op(struct translation *t, unsigned i)
         break;
     case OP_CALLOUT_END:
         emit_callout(t, i, i, true);
-        emit_edge(t, CC_ALWAYS, t->code->offset[i + 1], 0);
+        bt_emit_edge(t, CC_ALWAYS, t->code->offset[i + 1], 0);
         break;
     case OP_DIVIDE:
         if (t->vcpu->counting) /* in lockstep the flags that it leaves undefined are compared too */
@@ -790,7 +395,7 @@ static unsigned emit_op(struct translation *t, unsigned i)
     case OP_STI:
         bt_emit_sti(t, i, t->code->offset[i + 1] < PAGE_SIZE);
         t->code->edge[t->code->edges].shadow = true;
-        emit_edge(t, CC_ALWAYS, t->code->offset[i + 1], 0);
+        bt_emit_edge(t, CC_ALWAYS, t->code->offset[i + 1], 0);
         break;
     case OP_CLI:
         bt_emit_cli(t, i);
@@ -799,21 +404,16 @@ static unsigned emit_op(struct translation *t, unsigned i)
         bt_emit_swapgs(t, i);
         break;
     case OP_JMP:
-        if (is_loop(t, (int64_t)t->code->offset[i] + (int64_t)op->in->imm)) {
-            emit_loop_jump(t, CC_ALWAYS);
-            break;
-        }
-        emit_jump_check(t, i, (int64_t)t->code->offset[i] + (int64_t)op->in->imm);
-        emit_edge(t, CC_ALWAYS, (int64_t)t->code->offset[i] + (int64_t)op->in->imm, t->code->offset[i]);
+        bt_emit_jmp(t, i);
         break;
     case OP_JCC:
-        emit_jcc(t, i);
+        bt_emit_jcc(t, i);
         break;
     case OP_JMP_INDIRECT:
-        emit_jmp_indirect(t, i);
+        bt_emit_jmp_indirect(t, i);
         break;
     case OP_CALL_INDIRECT:
-        emit_call_indirect(t, i);
+        bt_emit_call_indirect(t, i);
         break;
     default:
         emit_one(t, i, 0);
@@ -825,7 +425,7 @@ static unsigned emit_op(struct translation *t, unsigned i)
 
 /* What comes first: something that overwrites the flags, something that needs them in the frame, or a use of those in
  * the host's RFLAGS? */
-static enum entry_kind entry_kind(const struct translation *t)
+enum entry_kind bt_entry_kind(const struct translation *t)
 {
     for (unsigned i = 0; i < t->count; i++) {
         const struct bt_op *op = &t->op[i];
@@ -849,7 +449,7 @@ static void emit_crossing_guard(struct translation *t)
     struct emit *e = &t->e;
 
     emit_load(e, H_S0, H_FRAME, FRAME_CPU(rip));
-    emit_lea(e, is_wide(t), H_S0, H_S0, (int32_t)PAGE_SIZE);
+    emit_lea(e, bt_is_wide(t), H_S0, H_S0, (int32_t)PAGE_SIZE);
     bt_emit_code_base(t, OP_ADD, H_S0);
     emit_fetch_slot(e);
     emit_rm(e, true, OP_CMP, H_S0, H_S1, (int32_t)offsetof(struct x86_tlb_entry, fetch));
@@ -911,7 +511,7 @@ static void emit_entries(struct translation *t)
 {
     struct bt_code *code = t->code;
     bool guarded = t->vcpu->counting || code->vectors || code->block->crosses || bt_is_segmented(t, SEG_CS);
-    enum entry_kind kind = guarded ? ENTRY_FRAME : entry_kind(t);
+    enum entry_kind kind = guarded ? ENTRY_FRAME : bt_entry_kind(t);
 
     bt_mark(t, MARK_ENTRY);
     t->recipe.kind = RECIPE_NONE;
@@ -929,47 +529,12 @@ static void emit_entries(struct translation *t)
     emit_guards(t);
 }
 
-/* Does the block jump to its own begin? Then a second copy of it, for the rounds after the first, needs no guards and
- * knows where the flags come from: from the block's own end, if that leaves a recipe. */
-static void look_for_loop(struct translation *t)
-{
-    struct recipe recipe = {0}, at_jump = {0};
-    unsigned jumps = 0;
-
-    t->loop_kind = ENTRY_NONE;
-    if (t->vcpu->counting || t->code->block->crosses)
-        return;
-    for (unsigned i = 0; i < t->count; i++) {
-        const struct bt_op *op = &t->op[i];
-
-        if ((op->kind == OP_JCC || op->kind == OP_JMP) &&
-            (int64_t)t->code->offset[i] + (int64_t)op->in->imm == t->code->offset[0]) {
-            jumps++;
-            at_jump = recipe;
-            t->loop_last = i;
-        }
-        if (op->kind != OP_JCC && op->kind != OP_JMP)
-            t->recipe = recipe, bt_note_flags(t, op), recipe = t->recipe;
-    }
-    if (!jumps)
-        return;
-    t->loop_jumps = jumps;
-    t->loop_kind = entry_kind(t);
-    t->loop_recipe = at_jump;
-    if (jumps > 1)
-        t->loop_recipe.kind = RECIPE_NONE;
-    if (t->loop_kind == ENTRY_FRAME && t->loop_recipe.kind != RECIPE_NONE && bt_flags_are_dead(t, 0, &t->loop_recipe))
-        t->loop_kind = ENTRY_ANY;
-    bt_find_windows(t);
-    t->has_runs = bt_find_runs(t);
-}
-
 static void emit_body(struct translation *t)
 {
     unsigned i = 0, last = t->count - 1;
 
     while (i < t->count) {
-        i = emit_op(t, i);
+        i = bt_emit_op(t, i);
         if (i == t->loop_last + 1) {
             t->rejoin.here = emit_here(&t->e);
             t->rejoin.flags_h = t->flags_h;
@@ -978,92 +543,7 @@ static void emit_body(struct translation *t)
     }
     bt_mark(t, MARK_END);
     if (t->op[last].kind < OP_JMP && t->op[last].kind != OP_CALLOUT_END && t->op[last].kind != OP_STI)
-        emit_edge(t, CC_ALWAYS, t->code->offset[t->count], 0);
-}
-
-/* The loop's body once more. Left at its end, it goes on where the first copy does. */
-static void emit_round(struct translation *t)
-{
-    for (unsigned i = 0; i <= t->loop_last;)
-        i = emit_op(t, i);
-    if (t->op[t->loop_last].kind != OP_JCC || t->loop_last + 1 == t->count)
-        return;
-    if (t->rejoin.flags_m)
-        bt_want_flags_m(t);
-    if (t->rejoin.flags_h)
-        bt_want_flags_h(t);
-    emit_jump_to(&t->e, CC_ALWAYS, t->rejoin.here);
-}
-
-/* Where the flags are at the begin of a round. */
-static void begin_round(struct translation *t)
-{
-    t->recipe = t->loop_recipe;
-    t->flags_m = t->loop_kind == ENTRY_FRAME;
-    t->flags_h = t->loop_kind == ENTRY_HOST || (t->loop_kind == ENTRY_ANY && t->recipe.kind == RECIPE_NONE);
-}
-
-/* The first copy's jumps to its begin lead here. */
-static void patch_loop_jumps(struct translation *t)
-{
-    for (unsigned i = 0; i < t->loop_patches; i++)
-        emit_patch(&t->e, t->loop_patch[i], emit_here(&t->e));
-}
-
-/* The rounds of a loop after the first. Once a round it looks whether an event waits. */
-static void emit_loop(struct translation *t)
-{
-    struct emit *e = &t->e;
-    struct cold *cold;
-
-    bt_mark(t, MARK_LOOP);
-    if (!t->has_runs) {
-        patch_loop_jumps(t);
-        bt_emit_empty_windows(t);
-    }
-    t->loop = emit_here(e);
-    t->in_loop = true;
-    begin_round(t);
-    cold = bt_cold(t, COLD_LOOP, 0);
-    cold->flags_h = t->flags_h;
-    emit_event_check(t, cold);
-    if (t->loop_kind == ENTRY_ANY)
-        t->flags_h = false;
-    emit_round(t);
-}
-
-/* Rounds without checks: the copy that most rounds go to. */
-static void emit_runs(struct translation *t)
-{
-    struct emit *e = &t->e;
-
-    bt_mark(t, MARK_RUN);
-    patch_loop_jumps(t);
-    bt_emit_empty_windows(t);
-    emit_patch(e, t->loop_again, emit_here(e));
-    bt_emit_run_begin(t);
-    bt_end_run_begin(t, t->loop);
-    bt_mark(t, MARK_LOOP);
-    t->in_run = true;
-    t->run = emit_here(e);
-    begin_round(t);
-    bt_emit_run_round(t);
-    if (t->run_enter)
-        emit_patch(e, t->run_enter, emit_here(e));
-    emit_round(t);
-}
-
-/* Already the first round may need no checks. The flags are not what the rounds' recipe says then: there must be
- * nothing that would show them. */
-static void emit_run_entry(struct translation *t)
-{
-    if (t->loop_kind == ENTRY_ANY && !t->all_run)
-        return;
-    bt_mark(t, MARK_RUN);
-    bt_emit_run_begin(t);
-    bt_emit_empty_windows(t); /* the checked round after the run finds what it needs itself */
-    t->run_enter = emit_jump(&t->e, CC_ALWAYS);
-    bt_end_run_begin(t, emit_here(&t->e));
+        bt_emit_edge(t, CC_ALWAYS, t->code->offset[t->count], 0);
 }
 
 /* The way in from another page: the guest address is in S0. Is that page now what this block was translated from? */
@@ -1074,7 +554,7 @@ static void emit_checked_entry(struct translation *t, const uint8_t *page)
 
     bt_mark(t, MARK_CHECKED);
     t->code->entry_checked = emit_here(e);
-    emit_lea(e, is_wide(t), H_S0, H_S0, -(int32_t)t->code->page_offset);
+    emit_lea(e, bt_is_wide(t), H_S0, H_S0, -(int32_t)t->code->page_offset);
     emit_store(e, H_FRAME, FRAME_CPU(rip), H_S0);
     bt_emit_code_base(t, OP_ADD, H_S0);
     emit_fetch_slot(e);
@@ -1095,12 +575,6 @@ static const uint8_t sites_of[] = {
     [OP_JMP_INDIRECT] = 2, [OP_CALL_INDIRECT] = 4, [OP_CALL] = 2,     [OP_RET] = 2};
 _Static_assert(ARRAY_SIZE(edges_of) <= OP_RET + 1 && ARRAY_SIZE(sites_of) == OP_RET + 1, "one for each kind");
 
-/* Does it jump to the block's begin? offset: its own there. */
-static bool closes_loop(const struct bt_op *op, unsigned offset)
-{
-    return (op->kind == OP_JCC || op->kind == OP_JMP) && (int64_t)op->in->imm == -(int64_t)offset;
-}
-
 static struct bt_code *new_code(struct block *block, const struct bt_op *op, unsigned count)
 {
     size_t head = ALIGN_UP(sizeof(struct bt_code) + (count + 1) * sizeof(uint16_t), 8);
@@ -1111,7 +585,7 @@ static struct bt_code *new_code(struct block *block, const struct bt_op *op, uns
         edges += op[i].kind < ARRAY_SIZE(edges_of) ? edges_of[op[i].kind] : 0;
         sites += op[i].kind == OP_IDENTITY && !op[i].memory ? 0 : sites_of[op[i].kind];
         sites += (op[i].kind == OP_JMP || op[i].kind == OP_JCC) && (block_segmented(block) >> SEG_CS & 1);
-        copies = closes_loop(&op[i], offset) ? 3 : copies;
+        copies = bt_closes_loop(&op[i], offset) ? 3 : copies;
         offset += op[i].in->length;
     }
     edges = copies * (edges + 1);
@@ -1151,15 +625,15 @@ static void place(struct translation *t, uint32_t at, size_t room)
 
 static void emit_block(struct translation *t, const uint8_t *page)
 {
-    look_for_loop(t);
+    bt_look_for_loop(t);
     emit_entries(t);
     if (t->has_runs)
-        emit_run_entry(t);
+        bt_emit_run_entry(t);
     emit_body(t);
     if (t->loop_patches)
-        emit_loop(t);
+        bt_emit_loop(t);
     if (t->loop_patches && t->has_runs)
-        emit_runs(t);
+        bt_emit_runs(t);
     emit_checked_entry(t, page);
     t->code->end = emit_here(&t->e);
     place(t, t->vcpu->cache.cold_used, MAX_COLD_BYTES(t->count));

@@ -129,6 +129,30 @@ void bt_want_flags_h(struct translation *t);
 /* Before a check, which loses them: leaves them in the frame, or recoverable. */
 void bt_settle_flags(struct translation *t);
 
+/* translate.c */
+enum entry_kind bt_entry_kind(const struct translation *t);
+/* Translates the instruction i, and others it is grouped with. Returns the next one's number. */
+unsigned bt_emit_op(struct translation *t, unsigned i);
+
+/* branch.c. disp: the access is at [S0 + disp] and has been checked; flags in the frame. */
+void bt_emit_edge(struct translation *t, unsigned cc, int64_t target, unsigned from);
+void bt_emit_event_check(struct translation *t, struct cold *stub);
+void bt_emit_jmp(struct translation *t, unsigned i);
+void bt_emit_jcc(struct translation *t, unsigned i);
+void bt_emit_call(struct translation *t, unsigned i, int32_t disp);
+void bt_emit_ret(struct translation *t, unsigned i, int32_t disp);
+void bt_emit_jmp_indirect(struct translation *t, unsigned i);
+void bt_emit_call_indirect(struct translation *t, unsigned i);
+
+/* loop.c */
+bool bt_closes_loop(const struct bt_op *op, unsigned offset);
+void bt_look_for_loop(struct translation *t);
+bool bt_is_loop(const struct translation *t, int64_t target);
+void bt_emit_loop_jump(struct translation *t, unsigned cc);
+void bt_emit_run_entry(struct translation *t);
+void bt_emit_loop(struct translation *t);
+void bt_emit_runs(struct translation *t);
+
 /* flags.c */
 void bt_note_flags(struct translation *t, const struct bt_op *op);
 bool bt_overwrites_flags(const struct translation *t, const struct bt_op *op);
@@ -140,6 +164,16 @@ void bt_emit_recipe(struct emit *e, const struct recipe *recipe);
 struct cold *bt_cold(struct translation *t, int kind, unsigned index);
 void bt_cold_jump(struct translation *t, struct cold *cold, unsigned cc);
 struct bt_site *bt_new_site(struct translation *t, unsigned first, unsigned last, unsigned *index);
+
+static inline bool bt_is_wide(const struct translation *t)
+{
+    return t->mode == MODE_LONG64;
+}
+
+static inline unsigned bt_word(const struct translation *t)
+{
+    return bt_is_wide(t) ? 8 : 4;
+}
 
 static inline bool bt_is_segmented(const struct translation *t, unsigned seg)
 {
