@@ -38,13 +38,13 @@ struct bt_vcpu;
 /* A way from one translation to another: a jump whose displacement is written when the target is known. */
 struct bt_edge {
     struct bt_code *from, *to;
-    struct bt_edge *next_in; /* others that lead to `to` */
-    uint32_t patch;          /* offset in the code region of the rel32 */
-    uint32_t stub;           /* where it leads while there is no target */
-    int32_t target;          /* offset of the target from the start of this page */
-    bool cross;              /* in another page: goes in by the target's checked entry, address in S0 */
-    bool flags_h, flags_m;   /* where the flags are on the way */
-    bool shadow;             /* STI lies before it: no interrupt is taken here */
+    struct bt_edge *next_in, **link; /* of the edges to the same translation; what leads to it among them */
+    uint32_t patch;                  /* offset in the code region of the rel32 */
+    uint32_t stub;                   /* where it leads while there is no target */
+    int32_t target;                  /* offset of the target from the start of this page */
+    bool cross;                      /* in another page: goes in by the target's checked entry, address in S0 */
+    bool flags_h, flags_m;           /* where the flags are on the way */
+    bool shadow;                     /* STI lies before it: no interrupt is taken here */
 };
 
 /* A place where translated code calls the monitor: to execute instructions [first, last] by their semantics. */
@@ -76,8 +76,8 @@ struct bt_code {
     uint16_t edges, sites, max_edges, max_sites;
     struct bt_edge *edge;
     struct bt_site *site;
-    struct bt_code *next; /* in its segment */
-    uint16_t offset[];    /* of each instruction and of what follows, in the page */
+    struct bt_code *next, **link; /* in its segment; what leads to it there */
+    uint16_t offset[];            /* of each instruction and of what follows, in the page */
 };
 
 enum bt_vectors { BT_NO_VECTORS, BT_SSE, BT_AVX };

@@ -75,13 +75,11 @@ static void write_jump(struct bt_vcpu *vcpu, uint32_t patch, uint32_t target)
 
 static void unlink_edge(struct bt_vcpu *vcpu, struct bt_edge *edge)
 {
-    struct bt_edge **link;
-
     if (!edge->to)
         return;
-    for (link = &edge->to->in; *link != edge; link = &(*link)->next_in)
-        ;
-    *link = edge->next_in;
+    *edge->link = edge->next_in;
+    if (edge->next_in)
+        edge->next_in->link = edge->link;
     edge->to = NULL;
     write_jump(vcpu, edge->patch, edge->stub);
 }
@@ -90,7 +88,10 @@ void bt_link(struct bt_vcpu *vcpu, struct bt_edge *edge, struct bt_code *to)
 {
     unlink_edge(vcpu, edge);
     edge->to = to;
+    edge->link = &to->in;
     edge->next_in = to->in;
+    if (to->in)
+        to->in->link = &edge->next_in;
     to->in = edge;
     write_jump(vcpu, edge->patch, edge->cross ? to->entry_checked : edge->flags_m ? to->entry_m : to->entry_h);
 }
@@ -127,8 +128,11 @@ void bt_cache_enter(struct bt_vcpu *vcpu, struct bt_code *code)
     cache->used = (uint32_t)ALIGN_UP(code->end, 16);
     cache->cold_used = code->cold_end;
     code->segment = (uint8_t)cache->current;
-    code->next = cache->segment[cache->current].codes;
-    cache->segment[cache->current].codes = code;
+    code->link = &cache->segment[cache->current].codes;
+    code->next = *code->link;
+    if (code->next)
+        code->next->link = &code->next;
+    *code->link = code;
     cache->segment[cache->current].used = true;
     code->block->translation = code;
     ghosts_made(&cache->ghosts, code->block->key);
@@ -140,7 +144,6 @@ void bt_cache_enter(struct bt_vcpu *vcpu, struct bt_code *code)
  * host code is written over when the segment is recycled. */
 void bt_code_drop(struct bt_vcpu *vcpu, struct bt_code *code)
 {
-    struct bt_code **link = &vcpu->cache.segment[code->segment].codes;
     uint8_t *entry = vcpu->cache.rw + code->entry_m;
 
     while (code->in)
@@ -149,9 +152,9 @@ void bt_code_drop(struct bt_vcpu *vcpu, struct bt_code *code)
         unlink_edge(vcpu, &code->edge[i]);
     *entry = 0xe9; /* the jump table may still lead here */
     write_jump(vcpu, code->entry_m + 1, code->stale);
-    while (*link != code)
-        link = &(*link)->next;
-    *link = code->next;
+    *code->link = code->next;
+    if (code->next)
+        code->next->link = code->link;
     code->block->translation = NULL;
     code->block->heat = 0; /* it may be translated again */
     vcpu->soft.code.bytes += block_size(code->block);
