@@ -99,14 +99,21 @@ static void fill_tables(struct guest *g)
         [1] = 0x00cf9b000000ffff, [2] = 0x00af9b000000ffff, [3] = 0x00cf93000000ffff,
         [4] = 0x00cffb000000ffff, [5] = 0x00cff3000000ffff, [6] = 0x00affb000000ffff,
     };
-    const uint64_t ldt16 = 0x008ffb000000ffff;
     uint64_t tss = KERNEL + TSS;
 
     for (unsigned i = 0; i < ARRAY_SIZE(gdt); i++)
         put(g, GDT + 8 * i, gdt[i], 8);
     put(g, GDT + TSS_SELECTOR, 0x67 | (tss & 0xffffff) << 16 | 0x8bull << 40 | (tss >> 24 & 0xff) << 56, 8);
     put(g, GDT + TSS_SELECTOR + 8, tss >> 32, 8);
-    put(g, LDT, ldt16, 8);
+    for (unsigned i = 0; i < ISA_LDT; i++) {
+        const struct isa_segment *s = &isa_ldt[i];
+        const uint32_t limit = s->attr & ATTR_G ? s->limit >> PAGE_SHIFT : s->limit;
+
+        put(g, LDT + 8 * i,
+            (limit & 0xffff) | (uint64_t)(s->base & 0xffffff) << 16 | (uint64_t)s->attr << 40 |
+                (uint64_t)(limit >> 16 & 15) << 48 | (uint64_t)(s->base >> 24) << 56,
+            8);
+    }
     for (unsigned v = 0; v < 256; v++) {
         uint64_t handler = KERNEL + HANDLERS + 16 * v;
         bool user = v == VEC_BP || v == VEC_OF || v == 0x80;
@@ -122,9 +129,14 @@ static void fill_tables(struct guest *g)
 
 /* --- state ----------------------------------------------------------------------------- */
 
-static struct x86_segment data_segment(uint16_t selector)
+static struct x86_segment data_segment(unsigned entry)
 {
-    return (struct x86_segment){.selector = selector, .limit = 0xffffffff, .attr = 0xc0f3};
+    const struct isa_segment *s = &isa_ldt[entry];
+
+    if (!entry)
+        return (struct x86_segment){.selector = ISA_DS, .limit = 0xffffffff, .attr = 0xc0f3};
+    return (struct x86_segment){
+        .selector = isa_data_selector(entry), .base = s->base, .limit = s->limit, .attr = s->attr};
 }
 
 static struct x86_segment code_segment(enum x86_mode mode)
@@ -152,7 +164,8 @@ static void base_state(struct guest *g)
     cpu->gdtr = (struct x86_table){.base = KERNEL + GDT, .limit = 0x7f};
     cpu->idtr = (struct x86_table){.base = KERNEL + IDT, .limit = 0xfff};
     cpu->tr = (struct x86_segment){.selector = TSS_SELECTOR, .base = KERNEL + TSS, .limit = 0x67, .attr = 0x8b};
-    cpu->ldtr = (struct x86_segment){.selector = LDT_SELECTOR, .base = KERNEL + LDT, .limit = 7, .attr = 0x82};
+    cpu->ldtr =
+        (struct x86_segment){.selector = LDT_SELECTOR, .base = KERNEL + LDT, .limit = 8 * ISA_LDT - 1, .attr = 0x82};
 }
 
 static void load(struct guest *g, const struct isa_state *in, enum x86_mode mode)
@@ -166,8 +179,10 @@ static void load(struct guest *g, const struct isa_state *in, enum x86_mode mode
     cpu->rflags = in->rflags;
     cpu->fpu = in->fpu;
     cpu->seg[SEG_CS] = code_segment(mode);
-    cpu->seg[SEG_SS] = cpu->seg[SEG_DS] = cpu->seg[SEG_ES] = data_segment(ISA_DS);
-    cpu->seg[SEG_FS] = cpu->seg[SEG_GS] = wide ? (struct x86_segment){0} : data_segment(ISA_DS);
+    cpu->seg[SEG_SS] = data_segment(in->ldt[SEG_SS]);
+    cpu->seg[SEG_DS] = data_segment(in->ldt[SEG_DS]);
+    cpu->seg[SEG_ES] = data_segment(in->ldt[SEG_ES]);
+    cpu->seg[SEG_FS] = cpu->seg[SEG_GS] = wide ? (struct x86_segment){0} : data_segment(0);
     cpu->seg[SEG_FS].base = in->fs_base;
     cpu->seg[SEG_GS].base = in->gs_base;
     g->engine->set_state(g->vcpu, cpu);

@@ -116,6 +116,7 @@ int isa_page_of(uint64_t lin);
 struct isa_state {
     uint64_t gpr[16], rip, rflags, fs_base, gs_base;
     struct x86_fpu fpu;
+    uint8_t ldt[6];  /* enum x86_seg, of ES, SS, DS: entry of isa_ldt[]; 0: flat */
     uint16_t sel[6]; /* enum x86_seg; outcome only */
     /* outcome */
     uint8_t vector; /* exception that ended the run; ISA_NO_VECTOR: none came */
@@ -143,6 +144,18 @@ static inline uint16_t isa_code_selector(enum x86_mode mode)
     return mode == MODE_LONG64 ? ISA_CS64 : mode == MODE_COMPAT32 ? ISA_CS32 : ISA_CS16;
 }
 
+/* The LDT: 16-bit code, and data segments for 32-bit code that are not flat. */
+#define ISA_LDT 6
+extern const struct isa_segment {
+    uint32_t base, limit; /* in bytes */
+    uint16_t attr;        /* as struct x86_segment has them */
+} isa_ldt[ISA_LDT];
+
+static inline uint16_t isa_data_selector(unsigned entry)
+{
+    return entry ? (uint16_t)(entry << 3 | 7) : ISA_DS;
+}
+
 /* --- who runs them ------------------------------------------------------------------------ */
 struct isa_target;
 struct isa_target_ops {
@@ -160,8 +173,8 @@ struct isa_target {
 };
 
 struct isa_target *isa_native_new(struct error *err);
-/* Can it run 16-bit code (through a descriptor of its own, modify_ldt)? */
-bool isa_native_sixteen(void);
+/* Has it an LDT (modify_ldt)? Without one there is no 16-bit code. */
+bool isa_native_ldt(void);
 struct isa_target *isa_guest_new(const struct engine_ops *engine, struct error *err);
 /* Restores a target's writable pages to memory; native and guest share it. */
 void isa_restore_pages(struct isa_target *target, const struct isa_memory *memory);

@@ -85,6 +85,9 @@ static void print_state(const char *title, const struct isa_state *s)
 
     printf(" %s: rip %lx rflags %lx fs %lx gs %lx vector %u error %x cr2 %lx", title, s->rip, s->rflags, s->fs_base,
            s->gs_base, s->vector, s->error, s->cr2);
+    if (s->ldt[SEG_ES] | s->ldt[SEG_SS] | s->ldt[SEG_DS])
+        printf(" es %02x ss %02x ds %02x", isa_data_selector(s->ldt[SEG_ES]), isa_data_selector(s->ldt[SEG_SS]),
+               isa_data_selector(s->ldt[SEG_DS]));
     for (unsigned i = 0; i < 16; i++)
         printf("%s%s %016lx", i % 4 ? "  " : "\n  ", names[i], s->gpr[i]);
     printf("\n  fcw %04x fsw %04x ftw %02x mxcsr %04x\n", s->fpu.fcw, s->fpu.fsw, s->fpu.ftw, s->fpu.mxcsr);
@@ -424,7 +427,7 @@ int main(int argc, char **argv)
         fprintf(stderr, "isa: %s\n", err.message);
         return native ? 2 : 77; /* skipped: the host cannot be asked */
     }
-    for (unsigned i = 0; i < forms.count && !isa_native_sixteen(); i++)
+    for (unsigned i = 0; i < forms.count && !isa_native_ldt(); i++)
         if (forms.form[i].example.mode == MODE_COMPAT16)
             forms.form[i].reason = "16-bit code: the host has no modify_ldt";
     memset(memory.page, 0xcc, ISA_CODE_PAGES * PAGE_SIZE);

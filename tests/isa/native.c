@@ -29,6 +29,7 @@ struct isa_native_switch {
     uint64_t fs, gs;                           /* the test's: before, then after */
     uint16_t fs_selector, gs_selector, ds, es; /* after */
     uint16_t selector;                         /* for FS and GS before */
+    uint16_t ds_before, es_before;
 };
 extern struct isa_native_switch isa_native_switch;
 struct isa_native_switch isa_native_switch;
@@ -45,7 +46,7 @@ __asm__(".text\n"
         "    push %rbx\n    push %rbp\n    push %r12\n    push %r13\n    push %r14\n    push %r15\n"
         "    lea isa_native_switch(%rip), %rbx\n"
         "    mov %rsp, (%rbx)\n"
-        "    mov $0x2b, %eax\n    mov %eax, %ds\n    mov %eax, %es\n"
+        "    movzwl 50(%rbx), %eax\n    mov %eax, %ds\n    movzwl 52(%rbx), %eax\n    mov %eax, %es\n"
         "    movzwl 48(%rbx), %eax\n    mov %eax, %fs\n    mov %eax, %gs\n"
         "    mov 24(%rbx), %rax\n    wrfsbase %rax\n"
         "    mov 32(%rbx), %rax\n    wrgsbase %rax\n"
@@ -76,7 +77,9 @@ __asm__(".text\n"
 
 _Static_assert(offsetof(struct isa_native_switch, host_fs) == 8 && offsetof(struct isa_native_switch, fs) == 24 &&
                    offsetof(struct isa_native_switch, fs_selector) == 40 &&
-                   offsetof(struct isa_native_switch, selector) == 48,
+                   offsetof(struct isa_native_switch, selector) == 48 &&
+                   offsetof(struct isa_native_switch, ds_before) == 50 &&
+                   offsetof(struct isa_native_switch, es_before) == 52,
                "the assembly's offsets");
 _Static_assert(offsetof(struct x86_fpu, ymm_high) == 576, "the standard XSAVE format");
 
@@ -88,7 +91,7 @@ struct native {
     struct x86_fpu captured_fpu;
     int signal;
     bool template_wanted;
-    bool sixteen;
+    bool ldt;
 };
 static struct native *native; /* the handler's */
 
@@ -128,7 +131,7 @@ static void load(struct native *n, const struct isa_state *in, enum x86_mode mod
         gregs[greg_of[i]] = (greg_t)in->gpr[i];
     gregs[REG_RIP] = (greg_t)in->rip;
     gregs[REG_EFL] = (greg_t)in->rflags;
-    gregs[REG_CSGSFS] = (greg_t)(isa_code_selector(mode) | (uint64_t)ISA_DS << 48);
+    gregs[REG_CSGSFS] = (greg_t)(isa_code_selector(mode) | (uint64_t)isa_data_selector(in->ldt[SEG_SS]) << 48);
     memcpy(&features, n->fpu + 512, 8);
     features = (features & ~0xffull) | in->fpu.xstate_bv; /* PKRU stays; what AVX-512 adds is at rest */
     memcpy(n->fpu, &in->fpu, LEGACY_SIZE);
@@ -138,6 +141,8 @@ static void load(struct native *n, const struct isa_state *in, enum x86_mode mod
     isa_native_switch.fs = in->fs_base;
     isa_native_switch.gs = in->gs_base;
     isa_native_switch.selector = mode == MODE_LONG64 ? 0 : ISA_DS;
+    isa_native_switch.ds_before = isa_data_selector(in->ldt[SEG_DS]);
+    isa_native_switch.es_before = isa_data_selector(in->ldt[SEG_ES]);
 }
 
 static void store(const struct native *n, struct isa_state *out)
@@ -230,13 +235,25 @@ static int map_windows(struct native *n, struct error *err)
     return alias == MAP_FAILED ? error_set(err, -ENOMEM, "no memory for the windows") : 0;
 }
 
-/* A flat 16-bit code segment, the first of the LDT. */
-static bool make_sixteen(void)
+static bool make_ldt(void)
 {
-    struct user_desc desc = {
-        .entry_number = 0, .limit = 0xfffff, .contents = MODIFY_LDT_CONTENTS_CODE, .limit_in_pages = 1};
+    for (unsigned i = 0; i < ISA_LDT; i++) {
+        const struct isa_segment *s = &isa_ldt[i];
+        const bool code = s->attr & ATTR_CODE;
+        struct user_desc desc = {
+            .entry_number = i,
+            .base_addr = s->base,
+            .limit = s->attr & ATTR_G ? s->limit >> PAGE_SHIFT : s->limit,
+            .seg_32bit = !!(s->attr & ATTR_DB),
+            .contents = (s->attr & (ATTR_CODE | ATTR_EXPAND_DOWN)) >> 2,
+            .read_exec_only = !(s->attr & (code ? ATTR_READABLE : ATTR_WRITABLE)),
+            .limit_in_pages = !!(s->attr & ATTR_G),
+        };
 
-    return !syscall(SYS_modify_ldt, 0x11, &desc, sizeof(desc));
+        if (syscall(SYS_modify_ldt, 0x11, &desc, sizeof(desc)))
+            return false;
+    }
+    return true;
 }
 
 /* Has the kernel let programs use RDFSBASE and WRFSBASE? <sys/auxv.h> cannot be included: <elf.h> takes PF_W. */
@@ -254,9 +271,9 @@ static bool can_set_bases(void)
     return can;
 }
 
-bool isa_native_sixteen(void)
+bool isa_native_ldt(void)
 {
-    return native->sixteen;
+    return native->ldt;
 }
 
 struct isa_target *isa_native_new(struct error *err)
@@ -275,7 +292,8 @@ struct isa_target *isa_native_new(struct error *err)
     native->target.name = "native";
     if (map_windows(native, err) || install(err))
         return NULL;
-    native->sixteen = make_sixteen();
+    native->ldt = make_ldt();
+    isa_native_switch.ds_before = isa_native_switch.es_before = ISA_DS;
     __asm__ volatile("rdfsbase %0" : "=r"(isa_native_switch.host_fs));
     __asm__ volatile("rdgsbase %0" : "=r"(isa_native_switch.host_gs));
     /* A first signal shows what a frame looks like: from it come the mask, the flags and the size. */

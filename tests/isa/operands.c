@@ -38,10 +38,11 @@ static unsigned far_offset_size(const ZydisDecodedOperand *op)
 static void return_operands(struct builder *b)
 {
     const ZydisDecodedInstruction *insn = &b->in->insn;
-    uint64_t lin = b->in->mode == MODE_LONG64 ? b->state->gpr[RSP] : (uint32_t)b->state->gpr[RSP];
+    uint64_t lin = b->state->gpr[RSP] + build_segment_base(b->in, b->state, ZYDIS_REGISTER_SS);
     bool far = insn->opcode >= 0xca;
     unsigned size = insn->operand_width / 8u;
 
+    lin = b->in->mode == MODE_LONG64 ? lin : (uint32_t)lin;
     for (unsigned i = 0; i < insn->operand_count && !far; i++)
         if (b->in->op[i].type == ZYDIS_OPERAND_TYPE_MEMORY)
             size = b->in->op[i].size / 8u;

@@ -14,6 +14,13 @@ const struct isa_window isa_windows[WINDOWS] = {
     [WINDOW_STACK] = {0x30001000, 2, 0},
 };
 
+/* Code of 16 bits; then data: with a base; with a limit within the data; expand-down, without the first page of data;
+ * read-only; with a limit within the stack. */
+const struct isa_segment isa_ldt[ISA_LDT] = {
+    {0, 0xffffffff, 0x80fb},      {0x12345678, 0xffffffff, 0xc0f3}, {0x1fff0123, 0x13012, 0x40f3},
+    {0x1fffe000, 0x3fff, 0xc0f7}, {0x20000100, 0x7fffff, 0xc0f1},   {0x30000ffb, 0x1234, 0x40f3},
+};
+
 int isa_page_of(uint64_t lin)
 {
     int page = 0;
@@ -177,6 +184,11 @@ uint64_t build_segment_base(const struct isa_insn *in, const struct isa_state *s
 {
     uint64_t base = segment == ZYDIS_REGISTER_FS ? state->fs_base : segment == ZYDIS_REGISTER_GS ? state->gs_base : 0;
 
+    if (segment >= ZYDIS_REGISTER_ES && segment <= ZYDIS_REGISTER_DS) { /* in the order of enum x86_seg */
+        const unsigned entry = state->ldt[segment - ZYDIS_REGISTER_ES];
+
+        return entry ? isa_ldt[entry].base : 0;
+    }
     return in->mode == MODE_LONG64 ? base : (uint32_t)base;
 }
 
@@ -302,6 +314,21 @@ static void aim_operands(struct builder *b)
     }
 }
 
+/* Now and then 32-bit code gets segments that are not flat. Offsets of 16 bits would not reach the windows. */
+static void random_segments(struct builder *b)
+{
+    static const uint8_t stacks[] = {1, 3, 5};
+
+    if (b->in->mode != MODE_COMPAT32 || b->in->insn.address_width != 32 || !isa_native_ldt() || !isa_chance(b->rng, 35))
+        return;
+    if (isa_chance(b->rng, 70))
+        b->state->ldt[SEG_DS] = (uint8_t)(1 + isa_pick(b->rng, 4));
+    if (isa_chance(b->rng, 60))
+        b->state->ldt[SEG_ES] = (uint8_t)(1 + isa_pick(b->rng, 4));
+    if (isa_chance(b->rng, 60))
+        b->state->ldt[SEG_SS] = stacks[isa_pick(b->rng, ARRAY_SIZE(stacks))];
+}
+
 static void random_flags(struct builder *b, uint64_t extra)
 {
     uint64_t status = isa_rand(b->rng) & FLAGS_STATUS;
@@ -320,6 +347,7 @@ void isa_make_state(struct isa_state *state, struct isa_memory *memory, const st
     isa_fill_fpu(&state->fpu, rng);
     random_registers(&b);
     random_flags(&b, extra);
+    random_segments(&b);
     state->rip = in->rip;
     aim_operands(&b);
     build_special_operands(&b);

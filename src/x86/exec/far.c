@@ -63,6 +63,9 @@ static enum x86_rc same_level(struct x86_cpu *cpu, const struct far *f, struct x
     uint64_t frame[] = {cpu->seg[SEG_CS].selector, f->next};
     enum x86_rc rc = x86_check_target(cpu, &code->seg, f->offset);
 
+    /* What is called in 64-bit code finds its frame where that sees the stack: SS's base and limit are not looked at.
+     * The manuals do not say so, processors (AMD's) do. */
+    stack.flat |= x86_long_mode(cpu) && (code->seg.attr & ATTR_L);
     if (!rc)
         rc = x86_set_accessed(cpu, code);
     if (!rc && f->call)
