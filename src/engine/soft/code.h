@@ -22,7 +22,7 @@ struct block {
     struct block *page_next;
     void *translation; /* the engine's own: what it made of the block, or NULL */
     uint16_t bytes;
-    uint16_t heat; /* the engine's own: how often it ran */
+    uint16_t heat;  /* the engine's own: how often it ran */
     uint32_t split; /* the engine's own: groups of accesses, by their first instruction, that often lie in two pages */
     uint8_t count;
     bool crosses;
