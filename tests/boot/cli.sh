@@ -77,7 +77,7 @@ cp "$work/zeros" "$work/no.overlay"
 expect 2 'named .overlay, but is none' run --disk "$work/no.overlay"
 expect 2 'no category .all.' run --trace all
 expect 2 "there is no 'warp'" run --engine warp
-expect 2 "lockstep: kvm cannot stop" run --engine lockstep:interp,kvm
+expect 2 "lockstep: kvm can only be compared with an engine that counts" run --engine lockstep:kvm,kvm
 expect 2 'no option .--jason.' doctor --jason
 expect 2 '--json takes no value' doctor --json=yes
 expect 2 "'all' is no option" doctor all

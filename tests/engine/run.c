@@ -27,7 +27,7 @@
 #define RAM_SIZE          MIB(24)
 #define INFO_GPA          0x1000 /* multiboot information, then the command line */
 #define CMDLINE_GPA       0x1100
-#define TIME_LIMIT_S      20
+#define TIME_LIMIT_S      20 /* without --limit */
 #define OUTPUT_SIZE       8192
 #define PORT_EXIT         0xf4
 #define PORT_SERIAL       0x3f8
@@ -348,6 +348,7 @@ static void machine_destroy(struct machine *m)
     free(m->memory);
 }
 
+static unsigned time_limit = TIME_LIMIT_S;
 static size_t code_cache; /* 0: the engine's default */
 
 /* The first one as multiboot leaves it, the others as after power-up. */
@@ -423,7 +424,7 @@ static int machine_reset(struct machine *m)
 
 static void run_once(struct machine *m, struct outcome *o)
 {
-    struct itimerval limit = {.it_value = {.tv_sec = TIME_LIMIT_S}}, off = {0};
+    struct itimerval limit = {.it_value = {.tv_sec = time_limit}}, off = {0};
 
     *o = (struct outcome){.status = STATUS_NONE};
     timed_out = 0;
@@ -547,7 +548,7 @@ static void report(const char *verdict, const struct test *test, const char *tex
 static int usage(void)
 {
     fprintf(stderr, "usage: run [--engine NAME] [--filter TEXT] [--repeat N] [--differs FILE]... [--code-cache KIB]\n"
-                    "           [--trace LIST] [--verbose] [--list] IMAGES-FOLDER\n");
+                    "           [--limit SECONDS] [--trace LIST] [--verbose] [--list] IMAGES-FOLDER\n");
     return 2;
 }
 
@@ -608,6 +609,9 @@ static bool parse(int argc, char **argv, struct options *options)
             i++;
         } else if (!strcmp(argv[i], "--code-cache")) {
             code_cache = KIB(strtoul(value, NULL, 0));
+            i++;
+        } else if (!strcmp(argv[i], "--limit")) {
+            time_limit = (unsigned)strtoul(value, NULL, 0);
             i++;
         } else if (!strcmp(argv[i], "--engine")) {
             options->ops = choose_engine(value);

@@ -160,9 +160,10 @@ static bool on_internal(struct engine_vcpu *vcpu, struct exit *exit)
     return true;
 }
 
+/* A step is done; nothing else is asked of KVM's debugging. */
 static bool on_debug(struct engine_vcpu *vcpu, struct exit *exit)
 {
-    exit->reason = EXIT_DEBUG;
+    exit->reason = EXIT_BUDGET;
     return true;
 }
 
@@ -253,6 +254,21 @@ void kvm_finish_access(struct engine_vcpu *vcpu)
     __atomic_store_n(&vcpu->run->immediate_exit, 0, __ATOMIC_SEQ_CST);
 }
 
+/* KVM steps by the trap flag, which it sets for the RIP that is there when it is asked to: each time, as state may have
+ * been set in between. */
+static void set_stepping(struct engine_vcpu *vcpu, bool on)
+{
+    const struct kvm_guest_debug debug = {.control = on ? KVM_GUESTDBG_ENABLE | KVM_GUESTDBG_SINGLESTEP : 0};
+    int rc;
+
+    if (!on && !vcpu->stepping)
+        return;
+    vcpu->stepping = on;
+    rc = kvm_ioctl(vcpu->fd, KVM_SET_GUEST_DEBUG, &debug);
+    if (rc < 0)
+        kvm_break(vcpu, "step", rc);
+}
+
 void kvm_run(struct engine_vcpu *vcpu, struct exit *exit, uint64_t budget)
 {
     int rc;
@@ -262,6 +278,7 @@ void kvm_run(struct engine_vcpu *vcpu, struct exit *exit, uint64_t budget)
         return;
     if (vcpu->access.emulated && kvm_emulate(vcpu, exit))
         return;
+    set_stepping(vcpu, budget);
     for (;;) {
         deliver_requests(vcpu);
         if (broken(vcpu, exit))
@@ -272,6 +289,9 @@ void kvm_run(struct engine_vcpu *vcpu, struct exit *exit, uint64_t budget)
             if (interrupted(vcpu, rc, exit))
                 return;
         } else if (dispatch(vcpu, exit)) {
+            return;
+        } else if (vcpu->stepping) { /* the step was emulated */
+            exit->reason = EXIT_BUDGET;
             return;
         }
     }

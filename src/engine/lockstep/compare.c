@@ -7,24 +7,37 @@
 struct field {
     const char *name;
     uint16_t offset, size, count; /* count values of size bytes, 1..8 */
+    uint64_t software;            /* bits that are not to be compared with hardware */
 };
+
+#define ALL UINT64_MAX
 
 #define ONE(name, member)                                                                                              \
     {                                                                                                                  \
-        name, offsetof(struct x86_cpu, member), sizeof(((struct x86_cpu *)0)->member), 1                               \
+        name, offsetof(struct x86_cpu, member), sizeof(((struct x86_cpu *)0)->member), 1, 0                            \
     }
 #define MANY(name, member, width)                                                                                      \
     {                                                                                                                  \
-        name, offsetof(struct x86_cpu, member), width, sizeof(((struct x86_cpu *)0)->member) / (width)                 \
+        name, offsetof(struct x86_cpu, member), width, sizeof(((struct x86_cpu *)0)->member) / (width), 0              \
     }
+/* Only between software engines. */
+#define SOFTWARE(name, member, width)                                                                                  \
+    {                                                                                                                  \
+        name, offsetof(struct x86_cpu, member), width, sizeof(((struct x86_cpu *)0)->member) / (width), ALL            \
+    }
+/* Whether the hidden part shows the bit that a load sets in the descriptor is each processor's own. */
+#define ACCESSED 1
 #define SEGMENT(name, member)                                                                                          \
     ONE(name, member.selector), ONE(name " base", member.base), ONE(name " limit", member.limit),                      \
-        ONE(name " attr", member.attr)
+    {                                                                                                                  \
+        name " attr", offsetof(struct x86_cpu, member.attr), 2, 1, ACCESSED                                            \
+    }
 
 static const struct field fields[] = {
     ONE("rip", rip),
     MANY("gpr", gpr, 8),
-    ONE("rflags", rflags),
+    /* TF is the step's own; whether RF is seen depends on when the processor gives its state away. */
+    {"rflags", offsetof(struct x86_cpu, rflags), 8, 1, FLAG_TF | FLAG_RF},
     SEGMENT("es", seg[SEG_ES]),
     SEGMENT("cs", seg[SEG_CS]),
     SEGMENT("ss", seg[SEG_SS]),
@@ -45,29 +58,42 @@ static const struct field fields[] = {
     MANY("pdpte", pdpte, 8),
     MANY("dr", dr, 8),
     MANY("msr", msr, 8),
-    MANY("fpu", fpu, 8),
-    ONE("int_shadow", int_shadow),
+    ONE("fcw", fpu.fcw),
+    ONE("fsw", fpu.fsw),
+    ONE("ftw", fpu.ftw),
+    /* An AMD processor saves them with a pending exception only (APM vol. 2, 11.4.4). */
+    SOFTWARE("fop", fpu.fop, 2),
+    SOFTWARE("fip", fpu.fip, 8),
+    SOFTWARE("fdp", fpu.fdp, 8),
+    ONE("mxcsr", fpu.mxcsr),
+    MANY("st", fpu.st, 8),
+    MANY("xmm", fpu.xmm, 8),
+    SOFTWARE("xsave header", fpu.xstate_bv, 8),
+    MANY("ymm", fpu.ymm_high, 8),
+    SOFTWARE("int_shadow", int_shadow, 1), /* SVM does not tell which of the two it is */
     ONE("nmi_masked", nmi_masked),
     ONE("halted", halted),
     ONE("shutdown", shutdown),
-    ONE("apic tpr", lapic.tpr),
-    MANY("apic irr", lapic.irr, 4),
+    {"apic tpr", offsetof(struct x86_cpu, lapic.tpr), 4, 1, 15}, /* KVM keeps CR8's bits only on an AMD processor */
+    /* Its timer runs in real time; in lockstep it is off. */
+    SOFTWARE("apic irr", lapic.irr, 4),
     MANY("apic isr", lapic.isr, 4),
     MANY("apic lvt", lapic.lvt, 4),
-    ONE("apic timer", lapic.timer_initial),
-    ONE("apic deadline", lapic.timer_deadline_ns),
-    ONE("tsc deadline", lapic.tsc_deadline),
+    SOFTWARE("apic timer", lapic.timer_initial, 4),
+    SOFTWARE("apic deadline", lapic.timer_deadline_ns, 8),
+    SOFTWARE("tsc deadline", lapic.tsc_deadline, 8),
 };
 
-static uint64_t value(const struct x86_cpu *cpu, const struct field *field, unsigned i)
+static uint64_t value(const struct x86_cpu *cpu, const struct field *field, unsigned i, bool hardware)
 {
     uint64_t v = 0;
 
     memcpy(&v, (const uint8_t *)cpu + field->offset + i * field->size, field->size);
-    return v;
+    return hardware ? v & ~field->software : v;
 }
 
-unsigned compare_cpus(const struct x86_cpu *leader, const struct x86_cpu *follower, char *text, size_t size)
+unsigned compare_cpus(const struct x86_cpu *leader, const struct x86_cpu *follower, bool hardware, char *text,
+                      size_t size)
 {
     unsigned differences = 0;
     size_t used = 0;
@@ -79,7 +105,7 @@ unsigned compare_cpus(const struct x86_cpu *leader, const struct x86_cpu *follow
                     (size_t)field->size * field->count))
             continue;
         for (unsigned i = 0; i < field->count; i++) {
-            uint64_t a = value(leader, field, i), b = value(follower, field, i);
+            uint64_t a = value(leader, field, i, hardware), b = value(follower, field, i, hardware);
 
             if (a == b)
                 continue;

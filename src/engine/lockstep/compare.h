@@ -5,8 +5,10 @@
 #include "mem/mem.h"
 #include "x86/cpu.h"
 
-/* Describes the differences ("rax 1 / 2, ..."), leader first; returns their number. */
-unsigned compare_cpus(const struct x86_cpu *leader, const struct x86_cpu *follower, char *text, size_t size);
+/* Describes the differences ("rax 1 / 2, ..."), leader first; returns their number. hardware: one of them is the
+ * processor's own, and what that does not tell, or has otherwise, does not count. */
+unsigned compare_cpus(const struct x86_cpu *leader, const struct x86_cpu *follower, bool hardware, char *text,
+                      size_t size);
 /* The first difference of two equal maps' content: false, and where. */
 bool compare_memory(const struct mem *leader, const struct mem *follower, gpa_t *where);
 

@@ -12,56 +12,25 @@
 #include "base/lock.h"
 #include "base/log.h"
 #include "engine/lockstep/compare.h"
+#include "engine/lockstep/lockstep_internal.h"
 
 #define CHUNK        48 /* instructions between two comparisons of processor state */
 #define LONG_CHUNK   1000
 #define CHUNKS       8  /* one of so many is a long one */
 #define MEMORY_PRICE 16 /* bytes of memory for which one instruction is run before memory is compared again */
 #define MAX_STRIDE   5
-#define MESSAGES     64
 
 static const struct engine_ops *leader_ops, *follower_ops;
 
-/* One of the two: an engine with its VM, its processor and its memory. */
-struct side {
-    const struct engine_ops *ops;
-    struct engine_vm *vm;
-    struct engine_vcpu *vcpu;
-    struct mem *mem;
-    struct exit exit;
-};
-
-struct engine_vm {
-    struct side leader, follower;
-    struct vclock *guest_clock; /* the VM's */
-    struct vclock *clock;       /* the sides': follows the VM's between chunks */
-    bool started;
-
-    struct lock lock; /* messages */
-    struct x86_apic_message messages[MESSAGES];
-    unsigned message_count;
-};
-
-struct engine_vcpu {
-    struct engine_vm *vm;
-    _Atomic bool kicked;
-    bool io_pending;
-    uint64_t memory_interval, next_memory_check; /* in instructions */
-    unsigned chunks;
-    uint64_t chunk_rip; /* the leader's when the last comparison was made */
-    unsigned stride;    /* how the follower's steps vary: 1 to MAX_STRIDE instructions */
-    struct x86_cpu *state[2];
-};
-
 static int probe(struct error *err)
 {
-    const struct engine_ops *hardware = leader_ops->hardware     ? leader_ops
-                                        : follower_ops->hardware ? follower_ops
-                                                                 : NULL;
+    int rc;
 
-    if (hardware)
-        return error_set(err, -EINVAL, "lockstep: %s cannot stop after a number of instructions", hardware->name);
-    return 0;
+    if (leader_ops->hardware && follower_ops->hardware)
+        return error_set(err, -EINVAL, "lockstep: %s can only be compared with an engine that counts instructions",
+                         leader_ops->name);
+    rc = leader_ops->probe(err);
+    return rc ? rc : follower_ops->probe(err);
 }
 
 /* The follower's memory: of the same shape, filled in before the first instruction. */
@@ -146,6 +115,7 @@ static int vm_create(struct engine_vm **result, const struct engine_config *conf
 
 static void vcpu_destroy(struct engine_vcpu *vcpu)
 {
+    steps_free(vcpu->steps);
     if (vcpu->vm->leader.vcpu)
         vcpu->vm->leader.ops->vcpu_destroy(vcpu->vm->leader.vcpu);
     if (vcpu->vm->follower.vcpu)
@@ -174,6 +144,10 @@ static int vcpu_create(struct engine_vcpu **result, struct engine_vm *vm, unsign
         rc = vm->leader.ops->vcpu_create(&vm->leader.vcpu, vm->leader.vm, id, err);
     if (!rc)
         rc = vm->follower.ops->vcpu_create(&vm->follower.vcpu, vm->follower.vm, id, err);
+    if (!rc && (leader_ops->hardware || follower_ops->hardware)) {
+        vcpu->steps = steps_new(vcpu);
+        rc = vcpu->steps ? 0 : error_set(err, -ENOMEM, "lockstep: no memory");
+    }
     if (rc)
         vcpu_destroy(vcpu);
     else
@@ -205,12 +179,7 @@ static void synchronize(struct engine_vm *vm)
     lock_drop(&vm->lock);
 }
 
-static uint64_t retired(const struct side *side)
-{
-    return side->ops->counters(side->vcpu)->instructions;
-}
-
-static bool same_exit(const struct exit *a, const struct exit *b)
+bool lockstep_same_exit(const struct exit *a, const struct exit *b)
 {
     if (a->reason != b->reason)
         return false;
@@ -223,7 +192,7 @@ static bool same_exit(const struct exit *a, const struct exit *b)
     return true;
 }
 
-static void __attribute__((format(printf, 2, 3))) fail(struct exit *exit, const char *fmt, ...)
+void lockstep_fail(struct exit *exit, const char *fmt, ...)
 {
     va_list ap;
 
@@ -243,22 +212,23 @@ static bool compare(struct engine_vcpu *vcpu, struct exit *exit)
 
     vm->leader.ops->get_state(vm->leader.vcpu, vcpu->state[0]);
     vm->follower.ops->get_state(vm->follower.vcpu, vcpu->state[1]);
-    if (compare_cpus(vcpu->state[0], vcpu->state[1], text, sizeof(text))) {
+    if (compare_cpus(vcpu->state[0], vcpu->state[1], false, text, sizeof(text))) {
         log_error("lockstep: leader / follower: %s", text);
-        fail(exit, "lockstep: the engines differ after %lu instructions, in what began at rip %#lx and led to %#lx",
-             retired(&vm->leader), vcpu->chunk_rip, vcpu->state[0]->rip);
+        lockstep_fail(exit,
+                      "lockstep: the engines differ after %lu instructions, in what began at rip %#lx and led to %#lx",
+                      lockstep_retired(&vm->leader), vcpu->chunk_rip, vcpu->state[0]->rip);
         return false;
     }
     vcpu->chunk_rip = vcpu->state[0]->rip;
-    if (retired(&vm->leader) < vcpu->next_memory_check)
+    if (lockstep_retired(&vm->leader) < vcpu->next_memory_check)
         return true;
-    vcpu->next_memory_check = retired(&vm->leader) + vcpu->memory_interval;
+    vcpu->next_memory_check = lockstep_retired(&vm->leader) + vcpu->memory_interval;
     if (compare_memory(vm->leader.mem, vm->follower.mem, &where))
         return true;
     mem_read(vm->leader.mem, where & ~7ull, &leader, 8);
     mem_read(vm->follower.mem, where & ~7ull, &follower, 8);
-    fail(exit, "lockstep: memory differs at %#lx after %lu instructions: %#lx / %#lx", where & ~(gpa_t)7,
-         retired(&vm->leader), leader, follower);
+    lockstep_fail(exit, "lockstep: memory differs at %#lx after %lu instructions: %#lx / %#lx", where & ~(gpa_t)7,
+                  lockstep_retired(&vm->leader), leader, follower);
     return false;
 }
 
@@ -266,10 +236,10 @@ static bool compare(struct engine_vcpu *vcpu, struct exit *exit)
 static bool follow(struct engine_vcpu *vcpu, uint64_t count, struct exit *exit)
 {
     struct side *leader = &vcpu->vm->leader, *follower = &vcpu->vm->follower;
-    const uint64_t end = retired(follower) + count;
+    const uint64_t end = lockstep_retired(follower) + count;
 
     for (;;) {
-        uint64_t left = end - retired(follower);
+        uint64_t left = end - lockstep_retired(follower);
 
         if (!left && leader->exit.reason == EXIT_BUDGET)
             return true;
@@ -277,11 +247,12 @@ static bool follow(struct engine_vcpu *vcpu, uint64_t count, struct exit *exit)
         follower->ops->run(follower->vcpu, &follower->exit, left ? MIN(left, vcpu->stride) : 1);
         if (follower->exit.reason == EXIT_BUDGET && left)
             continue;
-        if (retired(follower) == end && same_exit(&leader->exit, &follower->exit))
+        if (lockstep_retired(follower) == end && lockstep_same_exit(&leader->exit, &follower->exit))
             return true;
-        fail(exit,
-             "lockstep: leader left with exit %d after %lu instructions from rip %#lx, follower with %d after %lu",
-             leader->exit.reason, count, vcpu->chunk_rip, follower->exit.reason, count - (end - retired(follower)));
+        lockstep_fail(
+            exit, "lockstep: leader left with exit %d after %lu instructions from rip %#lx, follower with %d after %lu",
+            leader->exit.reason, count, vcpu->chunk_rip, follower->exit.reason,
+            count - (end - lockstep_retired(follower)));
         return false;
     }
 }
@@ -306,23 +277,30 @@ static void nap(void)
 static void run(struct engine_vcpu *vcpu, struct exit *exit, uint64_t budget)
 {
     struct engine_vm *vm = vcpu->vm;
-    struct side *leader = &vm->leader;
-    const uint64_t end = budget ? retired(leader) + budget : UINT64_MAX;
+    struct side *leader = &vm->leader, *counting = lockstep_counting(vm);
+    const uint64_t end = budget ? lockstep_retired(counting) + budget : UINT64_MAX;
 
     if (!vm->started)
         copy_memory(vm);
     vm->started = true;
     take_answers(vcpu, exit);
     while (!atomic_exchange(&vcpu->kicked, false)) {
-        uint64_t before = retired(leader), chunk = ++vcpu->chunks % CHUNKS ? CHUNK : LONG_CHUNK;
+        uint64_t before = lockstep_retired(counting), chunk = ++vcpu->chunks % CHUNKS ? CHUNK : LONG_CHUNK;
 
         if (before >= end) {
             exit->reason = EXIT_BUDGET;
             return;
         }
         synchronize(vm);
+        if (vcpu->steps) {
+            if (!steps_run(vcpu->steps, exit))
+                return;
+            if (exit->reason == EXIT_HALT)
+                nap();
+            continue;
+        }
         leader->ops->run(leader->vcpu, &leader->exit, MIN(chunk, end - before));
-        if (!follow(vcpu, retired(leader) - before, exit) || !compare(vcpu, exit))
+        if (!follow(vcpu, lockstep_retired(leader) - before, exit) || !compare(vcpu, exit))
             return;
         if (leader->exit.reason == EXIT_HALT && !budget) {
             nap();
@@ -340,6 +318,8 @@ static void run(struct engine_vcpu *vcpu, struct exit *exit, uint64_t budget)
 static void kick(struct engine_vcpu *vcpu)
 {
     atomic_store(&vcpu->kicked, true);
+    if (vcpu->steps)
+        steps_kick(vcpu->steps);
 }
 
 static bool ready(struct engine_vcpu *vcpu)
@@ -381,11 +361,15 @@ static void set_state(struct engine_vcpu *vcpu, const struct x86_cpu *state)
     vcpu->vm->started = false;
     vcpu->io_pending = false;
     BOTH(vcpu, set_state, state);
+    if (vcpu->steps)
+        steps_restart(vcpu->steps);
 }
 
 static const struct counters *counters(struct engine_vcpu *vcpu)
 {
-    return vcpu->vm->leader.ops->counters(vcpu->vm->leader.vcpu);
+    const struct side *side = lockstep_counting(vcpu->vm);
+
+    return side->ops->counters(side->vcpu);
 }
 
 static const struct engine_ops engine_lockstep = {
