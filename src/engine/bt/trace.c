@@ -80,6 +80,7 @@ static const struct {
     FIELD(FRAME_BT, frame, window),
     NEAR(tlb),
     FIELD(FRAME_TLB, soft.tlb, table),
+    FIELD(FRAME_TLB, soft.tlb, fetch_mask),
     NEAR(stack_tag),
     NEAR(stack_host),
     NEAR(fits),
