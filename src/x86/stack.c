@@ -40,12 +40,13 @@ enum x86_rc x86_stack_push(struct x86_cpu *cpu, struct x86_stack *stack, const u
                            unsigned size)
 {
     gva_t lin[X86_STACK_SLOTS];
-    uint64_t sp = stack->sp, *host;
+    uint64_t sp = stack->sp;
+    uint8_t *host;
     enum x86_rc rc;
 
     if (likely(stack->flat && (host = slot_host(cpu, stack, sp - n * size, n * size)) && size == 8)) {
         for (unsigned i = 0; i < n; i++)
-            host[n - 1 - i] = values[i];
+            x86_host_put(host + 8 * (n - 1 - i), values[i], 8);
         stack->sp = sp - n * size;
         return X86_NEXT;
     }

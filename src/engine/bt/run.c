@@ -292,8 +292,10 @@ const void *bt_on_callout(struct bt_vcpu *vcpu, struct bt_site *site)
     }
     if (site->end && in->mnemonic == ZYDIS_MNEMONIC_WRMSR)
         vcpu->soft.clock_countdown = 1; /* perhaps a timer */
-    if (cpu->code_changed || (site->end && (!quiet(vcpu, context) || vcpu->soft.clock_countdown == 1)))
+    if (cpu->code_changed || (site->end && vcpu->soft.clock_countdown == 1))
         return leave(vcpu, SOFT_GO_ON);
+    if (site->end && !quiet(vcpu, context))
+        return resolve(vcpu);
     if (vectors_allowed(cpu) < code->vectors) /* LDMXCSR, FXRSTOR: exceptions are not masked any more */
         return leave(vcpu, SOFT_GO_ON);
     if (split(vcpu, site))

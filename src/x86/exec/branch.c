@@ -180,12 +180,12 @@ static enum x86_rc ret(struct x86_cpu *cpu, const struct x86_insn *in)
 
 static enum x86_rc ret_long(struct x86_cpu *cpu, const struct x86_insn *in)
 {
-    const uint64_t *host = x86_tlb_read(cpu, cpu->gpr[RSP], 8);
+    const void *host = x86_tlb_read(cpu, cpu->gpr[RSP], 8);
     uint64_t target;
 
     if (unlikely(!host))
         return ret(cpu, in);
-    target = *host;
+    target = x86_host_get(host, 8);
     if (unlikely(!x86_canonical(target)))
         return x86_raise_gp(cpu, 0);
     cpu->gpr[RSP] += 8 + in->imm;
