@@ -134,6 +134,8 @@ static int image_load(const struct image *image, struct mem *mem, uint32_t *entr
     return 0;
 }
 
+static uint64_t initial_xcr0; /* 0: as after power-up */
+
 /* Machine state as multiboot 1 (0.6.96, 3.2) leaves it. */
 static void boot_state(struct x86_cpu *cpu, uint32_t entry)
 {
@@ -143,6 +145,8 @@ static void boot_state(struct x86_cpu *cpu, uint32_t entry)
     for (unsigned i = 0; i < 6; i++)
         cpu->seg[i] = i == SEG_CS ? code : data;
     cpu->cr0 = (cpu->cr0 & ~(CR0_CD | CR0_NW)) | CR0_PE;
+    if (initial_xcr0)
+        cpu->xcr0 = initial_xcr0;
     cpu->rip = entry;
     cpu->rflags = FLAG_FIXED;
     cpu->gpr[RAX] = BOOT_MAGIC;
@@ -548,7 +552,7 @@ static void report(const char *verdict, const struct test *test, const char *tex
 static int usage(void)
 {
     fprintf(stderr, "usage: run [--engine NAME] [--filter TEXT] [--repeat N] [--differs FILE]... [--code-cache KIB]\n"
-                    "           [--limit SECONDS] [--trace LIST] [--verbose] [--list] IMAGES-FOLDER\n");
+                    "           [--limit SECONDS] [--xcr0 N] [--trace LIST] [--verbose] [--list] IMAGES-FOLDER\n");
     return 2;
 }
 
@@ -609,6 +613,9 @@ static bool parse(int argc, char **argv, struct options *options)
             i++;
         } else if (!strcmp(argv[i], "--code-cache")) {
             code_cache = KIB(strtoul(value, NULL, 0));
+            i++;
+        } else if (!strcmp(argv[i], "--xcr0")) {
+            initial_xcr0 = strtoul(value, NULL, 0);
             i++;
         } else if (!strcmp(argv[i], "--limit")) {
             time_limit = (unsigned)strtoul(value, NULL, 0);
