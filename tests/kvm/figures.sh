@@ -33,16 +33,21 @@ start_times() {
     ours=$best
     if command -v qemu-system-x86_64 >/dev/null; then
         make_rom
-        start_time q35 qemu-system-x86_64 -accel kvm -cpu host -machine q35 -m $MEMORY -nodefaults -display none \
+        start_time q35 qemu-system-x86_64 -accel kvm -cpu host,-arch-capabilities -machine q35 -m $MEMORY -nodefaults -display none \
             -bios /tmp/rom -device isa-debug-exit,iobase=0xf4,iosize=4
     fi
+}
+
+verdict() { # what, ours, limit
+    if [ "$2" -le "$3" ]; then echo "reached: $1: $2, at most $3"
+    else failed=1; echo "NOT reached: $1: $2, at most $3"; fi
 }
 
 if [ "${1:-}" = start ]; then
     FIRST=${2:?usage: figures.sh start FIRST.ELF}
     start_times
-    [ "$ours" -le $((LIMIT_MS * 1000)) ]
-    exit
+    verdict "us to the first guest instruction" "${ours:-999999}" $((LIMIT_MS * 1000))
+    exit $failed
 fi
 kernel=${1:?} initrd=${2:?} cmdline="${3:?} quiet loglevel=3" FIRST=${4:?}
 
@@ -160,10 +165,6 @@ echo "$READS reads of 4 KiB from a disk:"; cat /tmp/reads
 echo "memory, the guest idle:"; cat /tmp/memories
 start_times
 
-verdict() { # what, ours, limit
-    if [ "$2" -le "$3" ]; then echo "reached: $1: $2, at most $3"
-    else failed=1; echo "NOT reached: $1: $2, at most $3"; fi
-}
 verdict "exits per boot, against QEMU's without its firmware" "$ours_all" "$least_all"
 verdict "of them to the monitor" "$ours_user" "$least_user"
 verdict "KiB beyond the guest's RAM" "$ours_kib" $((LIMIT_MIB * 1024))
