@@ -34,6 +34,13 @@ expect vcpu 2 'cannot make processor 0: Cannot allocate memory' --engine kvm
 expect second-vcpu 2 'cannot make processor 1: Cannot allocate memory' --engine kvm --cpus 2
 expect state 2 'cannot make processor 0: Invalid argument: KVM cannot set registers' --engine kvm
 expect run 122 'KVM cannot run the guest: Cannot allocate memory' --engine kvm
+# The host has no memory for the guest's. (A sanitizer's own does not fit into so little.)
+if (ulimit -v 400000 && "$trapeze" --version >/dev/null 2>&1); then
+    (ulimit -v 400000 && timeout 60 "$trapeze" run --engine kvm --kernel "$first" --memory 4G --net none 2>"$err" </dev/null)
+    got=$?
+    if [ $got = 2 ] && [ "$(wc -l <"$err")" = 1 ] && grep -q 'memory' "$err"; then passed=$((passed + 1)); echo "PASS no memory"
+    else failed=$((failed + 1)); echo "FAIL no memory (status $got): $(cat "$err")"; fi
+fi
 expect ioeventfd 0 'engine kvm' --engine kvm
 expect irqfd 0 'engine kvm' --engine kvm
 for what in version immediate-exit vm memory vcpu run; do

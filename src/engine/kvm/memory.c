@@ -33,7 +33,7 @@ int kvm_memory_add(struct engine_vm *vm, struct error *err)
         int rc = set_slot(vm, i);
 
         if (rc < 0)
-            return error_set(err, rc, "KVM does not take %lu MiB of guest memory at %#lx: %s", slot->size >> 20,
+            return error_set(err, rc, "KVM does not take %lu KiB of guest memory at %#lx: %s", slot->size >> 10,
                              slot->gpa, strerror(-rc));
     }
     return 0;
