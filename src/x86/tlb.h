@@ -23,7 +23,7 @@
 #include "base/types.h"
 
 #define TLB_MIN_BITS    9
-#define TLB_MAX_BITS    15
+#define TLB_MAX_BITS    13
 #define TLB_SPACES      8
 #define TLB_LOG         512 /* entries a log can name */
 #define TLB_LARGE_SHIFT 22

@@ -51,11 +51,11 @@ struct bt_edge {
 struct bt_site {
     struct bt_code *code;
     uint8_t first, last;
-    bool end;        /* the last of them ends the block */
-    uint8_t kind;    /* what it is there for */
-    bool group;      /* several accesses with one check */
-    uint8_t taken;   /* how often it did not pass: see split() */
-    uint32_t resume; /* offset in the code region of what follows them */
+    uint8_t taken;    /* how often a group's check did not pass: see split() */
+    uint8_t kind : 2; /* what it is there for */
+    bool end : 1;     /* the last of them ends the block */
+    bool group : 1;   /* several accesses with one check */
+    uint32_t resume;  /* offset in the code region of what follows them */
 };
 
 enum bt_site_kind { SITE_MEMORY, SITE_BRANCH, SITE_INSTRUCTION };
