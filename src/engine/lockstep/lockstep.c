@@ -372,6 +372,12 @@ static const struct counters *counters(struct engine_vcpu *vcpu)
     return side->ops->counters(side->vcpu);
 }
 
+static void report(struct engine_vcpu *vcpu, engine_line_fn *line, void *opaque)
+{
+    if (vcpu->steps)
+        steps_report(vcpu->steps, line, opaque);
+}
+
 static const struct engine_ops engine_lockstep = {
     .name = "lockstep",
     .summary = "two engines run side by side and compared",
@@ -391,6 +397,7 @@ static const struct engine_ops engine_lockstep = {
     .get_state = get_state,
     .set_state = set_state,
     .counters = counters,
+    .report = report,
 };
 
 const struct engine_ops *lockstep_engine(const struct engine_ops *leader, const struct engine_ops *follower)

@@ -63,6 +63,7 @@ void steps_free(struct steps *steps);              /* may be NULL */
 void steps_restart(struct steps *steps);           /* state and memory have been set anew, for both */
 /* One or more instructions on both sides. False: the exit is for the machine, or a difference. True: go on; EXIT_HALT:
  * after a nap. */
+void steps_report(const struct steps *steps, engine_line_fn *line, void *opaque);
 void steps_kick(struct steps *steps); /* any thread, async-signal-safe */
 bool steps_run(struct steps *steps, struct exit *exit);
 

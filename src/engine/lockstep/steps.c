@@ -41,6 +41,7 @@
 #define EVENT_BYTES  512   /* that the delivery of an event may change: frames, a TSS, accessed and dirty bits */
 #define PATIENCE_NS  2000000000ull
 #define MAX_LENGTH   15
+#define MAX_PREFIXES 4
 #define PTE_ACCESSED 0x20
 #define DR6_BS       BIT(14)
 #define TIMES        4 /* exits in one instruction: an access, and the end of an interrupt */
@@ -58,7 +59,7 @@ struct steps {
     struct x86_cpu *before, *after, *hard; /* the counting side's, the hardware's */
     struct x86_cpu *reader;                /* reads code as the counting side does */
     struct x86_tlb *tlb;                   /* the reader's: stays empty */
-    unsigned char *resident;               /* a slot's pages: touched by anybody? */
+    unsigned char *touched[2];             /* a slot's pages, of both sides: bit 0 */
     uint64_t compared, carried;
 };
 
@@ -117,6 +118,12 @@ static bool often(struct steps *s)
         return true;
     seen[hash % SEEN]++;
     return false;
+}
+
+/* A string instruction writes much before an event is delivered amid it. */
+static bool repeats(const struct steps *s)
+{
+    return memchr(s->code, 0xf2, MAX_PREFIXES) || memchr(s->code, 0xf3, MAX_PREFIXES);
 }
 
 /* MSRs that hold time, or are the APIC's. */
@@ -178,6 +185,12 @@ static bool only_accessed(const struct mem_slot *a, const struct mem_slot *b, ui
     return (at % 8 == 5 && differ == 1) || (at % 4 == 0 && differ == PTE_ACCESSED && (a->host[at] & 1));
 }
 
+static void find_touched(unsigned char *touched, const struct mem_slot *slot)
+{
+    if (mincore(slot->host, slot->size, touched))
+        memset(touched, 1, slot->size / PAGE_SIZE);
+}
+
 /* Compares what anybody has touched; with carry, the hardware's is made like the other's. The number of bytes that
  * differ, and where the first one is. */
 static uint64_t memory_differences(struct steps *s, bool carry, gpa_t *where)
@@ -187,10 +200,11 @@ static uint64_t memory_differences(struct steps *s, bool carry, gpa_t *where)
     for (unsigned i = 0; i < mem_slot_count(s->counting->mem); i++) {
         const struct mem_slot *a = mem_slot(s->counting->mem, i), *b = mem_slot(s->hardware->mem, i);
 
-        if (mincore(a->host, a->size, s->resident))
-            memset(s->resident, 1, a->size / PAGE_SIZE);
+        find_touched(s->touched[0], a);
+        find_touched(s->touched[1], b);
         for (uint64_t at = 0; at < a->size; at += PAGE_SIZE) {
-            if (!(s->resident[at / PAGE_SIZE] & 1) || !memcmp(a->host + at, b->host + at, PAGE_SIZE))
+            if (!((s->touched[0][at / PAGE_SIZE] | s->touched[1][at / PAGE_SIZE]) & 1) ||
+                !memcmp(a->host + at, b->host + at, PAGE_SIZE))
                 continue;
             for (uint64_t byte = at; byte < at + PAGE_SIZE; byte++) {
                 if (only_accessed(a, b, byte))
@@ -325,7 +339,7 @@ static void leave(struct steps *s, struct exit *exit, bool both)
 /* A KVM that emulates may give the trap after an instruction of user code to the guest: that is not compared there. */
 static bool lost_trap(struct steps *s)
 {
-    if (!user_code(s->before))
+    if (!user_code(s->before) && !user_code(s->after))
         return false;
     s->hardware->ops->get_state(s->hardware->vcpu, s->hard);
     s->no_user |= !user_code(s->hard) && s->hard->rip != s->after->rip && (s->hard->dr[6] & DR6_BS);
@@ -418,7 +432,8 @@ static bool step_both(struct steps *s, struct exit *exit)
         s->checked = false;
         leave(s, exit, false);
         swap_states(s);
-        return (reason == EXIT_BUDGET || reason == EXIT_HALT) && check_memory(s, EVENT_BYTES, exit);
+        return (reason == EXIT_BUDGET || reason == EXIT_HALT) &&
+               check_memory(s, repeats(s) ? UINT64_MAX : EVENT_BYTES, exit);
     }
     if (reason != EXIT_BUDGET) {
         same_way_out(s, exit);
@@ -469,6 +484,12 @@ bool steps_run(struct steps *s, struct exit *exit)
     return step_both(s, exit);
 }
 
+void steps_report(const struct steps *s, engine_line_fn *line, void *opaque)
+{
+    line(opaque, s->compared, "instructions compared with the hardware");
+    line(opaque, s->carried, "times that state and memory were carried over to it");
+}
+
 void steps_kick(struct steps *s)
 {
     s->hardware->ops->kick(s->hardware->vcpu);
@@ -499,13 +520,13 @@ void steps_free(struct steps *s)
 {
     if (!s)
         return;
-    TRACE(EXEC, "lockstep: %lu instructions compared, state carried over %lu times", s->compared, s->carried);
     free(s->before);
     free(s->after);
     free(s->hard);
     free(s->reader);
     free(s->tlb);
-    free(s->resident);
+    free(s->touched[0]);
+    free(s->touched[1]);
     free(s);
 }
 
@@ -527,8 +548,9 @@ struct steps *steps_new(struct engine_vcpu *vcpu)
     s->hard = new_cpu();
     s->reader = new_cpu();
     s->tlb = malloc(sizeof(*s->tlb));
-    s->resident = malloc(pages + 1);
-    if (!s->before || !s->after || !s->hard || !s->reader || !s->tlb || !s->resident) {
+    s->touched[0] = malloc(pages + 1);
+    s->touched[1] = malloc(pages + 1);
+    if (!s->before || !s->after || !s->hard || !s->reader || !s->tlb || !s->touched[0] || !s->touched[1]) {
         steps_free(s);
         return NULL;
     }
