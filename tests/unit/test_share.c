@@ -181,6 +181,34 @@ static void test_held(void **state)
     assert_true(atomic_load(&writes) > 0);
 }
 
+/* --- devices ------------------------------------------------------------------------------------------------- */
+
+/* Who locks the devices waits for those that have left for one, but not when something else wants it; the others wait
+ * outside, but not when they are kicked. */
+static void test_locked_devices(void **state)
+{
+    assert_true(soft_share_reach_device(cpu[1]));
+    x86_post_event(&cpu[0]->cpu, X86_EV_APIC);
+    assert_int_equal(soft_share_lock_devices(cpu[0], true), X86_AGAIN);
+    assert_true(soft_share_reach_device(cpu[2]));
+    soft_share_reached_device(cpu[1]);
+    soft_share_reached_device(cpu[2]);
+
+    assert_int_equal(soft_share_lock_devices(cpu[0], true), X86_NEXT);
+    assert_int_equal(soft_share_lock_devices(cpu[0], true), X86_NEXT); /* its instruction starts anew */
+    assert_int_equal(soft_share_lock_devices(cpu[2], true), X86_AGAIN);
+    assert_true(soft_share_reach_device(cpu[0]));
+    soft_share_reached_device(cpu[0]);
+    soft_kick(cpu[1]);
+    assert_false(soft_share_reach_device(cpu[1]));
+    assert_false(atomic_load(&cpu[1]->requests.device));
+
+    soft_share_lock_devices(cpu[2], false); /* not its own */
+    assert_false(soft_share_reach_device(cpu[1]));
+    soft_share_lock_devices(cpu[0], false);
+    assert_true(soft_share_reach_device(cpu[1]));
+}
+
 /* --- halts ------------------------------------------------------------------------------------------------ */
 
 /* Looking for events before sleep begins after a short sleep, finds an event, and ends after a long one. */
@@ -256,6 +284,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_asked_standing_still, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_held, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_locked_devices, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_polling, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_stopped, set_up, tear_down),
     };
