@@ -60,7 +60,9 @@ void stats_print(const struct stats *stats)
     COUNTER_LIST(X)
 #undef X
     if (stats->report && *stats->report)
-        fprintf(stderr, "What the engine says besides (bt: the most frequent instructions that were not translated):\n%s", stats->report);
+        fprintf(stderr,
+                "What the engine says besides (bt: the most frequent instructions that were not translated):\n%s",
+                stats->report);
     fprintf(stderr, "%16.2f  seconds, %.2f of them on a processor", stats->elapsed, stats->cpu);
     if (sum->decode_ns)
         fprintf(stderr, ", %.2f decoding", (double)sum->decode_ns / 1e9);
