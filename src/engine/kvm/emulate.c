@@ -142,7 +142,7 @@ void kvm_emulate_free(struct engine_vcpu *vcpu)
 
 /* --- the copy --------------------------------------------------------------------------------- */
 
-/* Most guests never need it: nearly 1 MiB. */
+/* Most guests never need it. */
 static bool make_room(struct engine_vcpu *vcpu)
 {
     if (vcpu->before)
