@@ -78,6 +78,7 @@ done
 for file in ${FILES:-}; do cp "$file" "$root/bin/"; done
 choose() { # list [STEP]...
     printf '%s\n' "$1" | while IFS='|' read -r limit name command; do
+        [ -n "$name" ] || continue
         if [ $# = 1 ] || [[ " $* " = *" $name "* ]]; then echo "$limit|$name|$command"; fi
     done
 }
