@@ -395,8 +395,51 @@ static void emit_window_check(struct translation *t, const struct group *g, stru
     miss->back = emit_here(e);
 }
 
-/* A register that a loop loads from memory leads anywhere: no window for what it points to. A call-out may change what
- * may be accessed (STAC, CLAC). */
+/* Is what the instruction leaves in a register, to be shifted so far, near what it left there the round before? */
+static bool stays_near(const struct bt_op *op, unsigned shift)
+{
+    if (op->kind != OP_IDENTITY)
+        return true;
+    switch (op->in->mnemonic) {
+    case ZYDIS_MNEMONIC_ADD:
+    case ZYDIS_MNEMONIC_SUB:
+    case ZYDIS_MNEMONIC_INC:
+    case ZYDIS_MNEMONIC_DEC:
+    case ZYDIS_MNEMONIC_MOV:
+    case ZYDIS_MNEMONIC_MOVZX:
+    case ZYDIS_MNEMONIC_MOVSX:
+    case ZYDIS_MNEMONIC_MOVSXD:
+        return true;
+    case ZYDIS_MNEMONIC_AND: /* an index in a small table */
+        return op->in->shape == SHAPE_RI && op->in->imm << shift < PAGE_SIZE;
+    default:
+        return false;
+    }
+}
+
+/* The last instruction of the loop to write the register before instruction i looks at it, perhaps a round before. */
+static const struct bt_op *last_writer(const struct translation *t, unsigned i, unsigned reg)
+{
+    const unsigned rounds = t->loop_last + 1;
+
+    for (unsigned n = 1; n <= rounds; n++) {
+        const struct bt_op *op = &t->op[(i + rounds - n) % rounds];
+
+        if (op->gpr_written >> reg & 1)
+            return op;
+    }
+    return NULL;
+}
+
+static bool register_is_steady(const struct translation *t, unsigned i, unsigned reg, unsigned shift)
+{
+    const struct bt_op *writer = reg < 16 ? last_writer(t, i, reg) : NULL;
+
+    return !writer || stays_near(writer, shift);
+}
+
+/* A register that a loop loads from memory, or computes otherwise than by steps, leads anywhere: no window for what it
+ * points to. A call-out may change what may be accessed (STAC, CLAC). */
 static bool is_steady(const struct translation *t, const struct group *g)
 {
     uint16_t registers = registers_of(&g->leader);
@@ -408,7 +451,8 @@ static bool is_steady(const struct translation *t, const struct group *g)
             ((op->memory || op->kind == OP_POP || op->kind == OP_LEAVE) && (op->gpr_written & registers)))
             return false;
     }
-    return true;
+    return register_is_steady(t, g->first, g->leader.base, 0) &&
+           register_is_steady(t, g->first, g->leader.index, g->leader.scale);
 }
 
 void bt_find_windows(struct translation *t)
