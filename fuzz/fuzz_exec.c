@@ -252,7 +252,7 @@ static void compare(void)
                 sides[1].cpu.rip, sides[0].exits, sides[1].exits);
         abort();
     }
-    if (compare_cpus(&sides[0].cpu, &sides[1].cpu, text, sizeof(text))) {
+    if (compare_cpus(&sides[0].cpu, &sides[1].cpu, false, text, sizeof(text))) {
         fprintf(stderr, "in blocks / by steps: %s\n", text);
         abort();
     }
