@@ -53,14 +53,16 @@ int soft_op_vcpu_create(struct engine_vcpu **vcpu, size_t size, const char *name
                         struct error *err)
 {
     struct soft_vcpu *new;
+    char *memory;
 
     if (id >= vm->soft.cpus)
         return error_set(err, -EINVAL, "%s: processor %u of %u", name, id, vm->soft.cpus);
-    new = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    if (new == MAP_FAILED)
+    memory = calloc(1, size + 64); /* most of it, for the soft TLB, is never touched */
+    if (!memory)
         return error_set(err, -ENOMEM, "%s: no memory for processor %u", name, id);
-    madvise(new, size, MADV_NOHUGEPAGE); /* most of the soft TLB is never used */
-    new->size = size;
+    new = (struct soft_vcpu *)ALIGN_UP((uintptr_t)memory, 64);
+    madvise((void *)ALIGN_UP((uintptr_t) new, PAGE_SIZE), (size - PAGE_SIZE) & PAGE_MASK, MADV_NOHUGEPAGE);
+    new->memory = memory;
     soft_vcpu_init(new, &vm->soft, id);
     *vcpu = (struct engine_vcpu *)new;
     return 0;
@@ -68,7 +70,7 @@ int soft_op_vcpu_create(struct engine_vcpu **vcpu, size_t size, const char *name
 
 void soft_op_vcpu_free(struct engine_vcpu *vcpu)
 {
-    munmap(vcpu, soft(vcpu)->size);
+    free(soft(vcpu)->memory);
 }
 
 void soft_op_vcpu_destroy(struct engine_vcpu *vcpu)

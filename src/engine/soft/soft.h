@@ -59,7 +59,7 @@ struct soft_vcpu {
     struct x86_cpu cpu;
     struct x86_tlb tlb;
     struct soft_vm *vm;
-    size_t size; /* of all that the engine keeps here, bytes */
+    void *memory; /* that this lies in */
 
     _Atomic uint32_t wake;     /* futex: counts wake-ups */
     _Atomic uint32_t sleeping; /* in futex wait, or about to be */
