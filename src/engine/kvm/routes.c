@@ -103,6 +103,7 @@ static int add_route(struct engine_vm *vm, const struct kvm_msi *msi)
 static int route_fd(struct engine_vm *vm, unsigned *route, const struct kvm_msi *msi)
 {
     struct kvm_route *r;
+    struct kvm_msi old;
     int n, rc = 0;
 
     if (!*route) {
@@ -113,8 +114,11 @@ static int route_fd(struct engine_vm *vm, unsigned *route, const struct kvm_msi 
     }
     r = &vm->route[*route - 1];
     if (memcmp(&r->msi, msi, sizeof(*msi))) { /* the guest has written another one */
+        old = r->msi;
         r->msi = *msi;
         rc = set_routes(vm);
+        if (rc < 0)
+            r->msi = old;
     }
     return rc < 0 ? rc : r->fd;
 }
