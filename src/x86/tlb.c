@@ -139,6 +139,7 @@ static bool is_too_large(const struct x86_tlb_table *table)
 struct x86_tlb_entry *x86_tlb_enter(struct x86_tlb *tlb, struct x86_tlb_table *table, gva_t lin, gpa_t gpa, bool global)
 {
     unsigned slot = (unsigned)(x86_tlb_slot(table, lin) - table->entry);
+    bool other;
     gva_t page;
 
     if (page_of(table, slot, &page) && page != (lin & PAGE_MASK) && ++table->replaced > entries(table) / 2 &&
@@ -147,12 +148,11 @@ struct x86_tlb_entry *x86_tlb_enter(struct x86_tlb *tlb, struct x86_tlb_table *t
         tlb->fetch_mask = tlb->table->mask;
         slot = (unsigned)(x86_tlb_slot(table, lin) - table->entry);
     }
-    if (!page_of(table, slot, &page) || page != (lin & PAGE_MASK)) {
+    other = !page_of(table, slot, &page) || page != (lin & PAGE_MASK);
+    if (other)
         drop(table, slot);
+    if (other || global != (table->gpa[slot] & TLB_GLOBAL))
         note_fill(global ? &table->global : &table->local, slot);
-    } else if (global != (table->gpa[slot] & TLB_GLOBAL)) {
-        note_fill(global ? &table->global : &table->local, slot);
-    }
     table->gpa[slot] = gpa | (global ? TLB_GLOBAL : 0);
     return &table->entry[slot];
 }

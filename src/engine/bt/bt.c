@@ -17,11 +17,6 @@ static void dropped(struct soft_vcpu *soft, struct block *block)
         bt_code_drop((struct bt_vcpu *)soft, block->translation);
 }
 
-static void swept(struct soft_vcpu *soft)
-{
-    bt_code_free_dying((struct bt_vcpu *)soft);
-}
-
 static void flushed(struct soft_vcpu *soft)
 {
     bt_cache_flush((struct bt_vcpu *)soft);
@@ -41,7 +36,7 @@ static int probe(struct error *err)
 
 static int vm_create(struct engine_vm **vm, const struct engine_config *config, struct error *err)
 {
-    static const struct soft_hooks hooks = {.dropped = dropped, .swept = swept, .flushed = flushed};
+    static const struct soft_hooks hooks = {.dropped = dropped, .flushed = flushed};
     const size_t cache = config->code_cache;
     int rc;
 

@@ -297,8 +297,6 @@ void code_sweep(struct soft_vcpu *vcpu)
     if (unlikely(is_full(vcpu)))
         evict(vcpu);
     if (unlikely(vcpu->code.dropped != NULL)) {
-        if (vcpu->vm->hooks->swept)
-            vcpu->vm->hooks->swept(vcpu);
         free_list(&vcpu->code, vcpu->code.dropped);
         vcpu->code.dropped = NULL;
     }

@@ -22,7 +22,6 @@ struct soft_timer;
 /* What an engine that keeps something of its own for code is told; each may be NULL. */
 struct soft_hooks {
     void (*dropped)(struct soft_vcpu *vcpu, struct block *block); /* the block will be freed at the next sweep */
-    void (*swept)(struct soft_vcpu *vcpu);                        /* dropped blocks are about to be freed */
     void (*flushed)(struct soft_vcpu *vcpu);                      /* all blocks are */
 };
 
