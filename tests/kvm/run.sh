@@ -15,8 +15,8 @@ fail() { echo "kvm tests: $*" >&2; exit 2; }
 
 # What differs is KVM's, or QEMU's processor's: each line of these lists says why.
 known='--differs /differs/kvm-differs.txt --differs /differs/nested-differs.txt --differs /differs/qemu-differs.txt'
-# seconds | step | command; those of the second list in a machine with XSAVE and AVX. QEMU 7.2 does not let KVM intercept
-# XSETBV: XCR0 is lost at the next entry into the guest, unless KVM has been told of its value before (--xcr0). So most
+# seconds | step | command; those of the second list in a machine with XSAVE and AVX. QEMU 7.2 seems not to let KVM
+# intercept XSETBV: XCR0 is lost at the next entry into the guest, unless KVM has been told of its value before (--xcr0). So most
 # tests have a processor without XSAVE.
 steps="60|doctor|trapeze doctor
 2400|engine|engine-run --engine kvm --limit 60 $known /images

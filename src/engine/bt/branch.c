@@ -13,10 +13,7 @@ void bt_emit_event_check(struct translation *t, struct cold *stub)
     struct emit *e = &t->e;
 
     if (t->flags_m || !t->flags_h) {
-        emit_rex(e, false, 0, 0, H_FRAME, false); /* cmp dword [events], 0 */
-        emit8(e, 0x83);
-        emit_modrm_mem(e, 7, H_FRAME, FRAME_CPU(events));
-        emit8(e, 0);
+        emit_compare_events(e);
         bt_cold_jump(t, stub, CC_NE);
         t->flags_h = false;
         return;
@@ -267,9 +264,7 @@ static void emit_table_lookup(struct translation *t, unsigned site)
     struct emit *e = &t->e;
 
     bt_emit_code_base(t, OP_ADD, H_S0);
-    emit_rex(e, false, H_S1, 0, H_S0, false); /* imul S1d, S0d, imm32 */
-    emit8(e, 0x69);
-    emit8(e, 0xc0 | (H_S1 & 7) << 3 | (H_S0 & 7));
+    emit_rr(e, false, 0x69, H_S1, H_S0); /* imul S1d, S0d, imm32 */
     emit32(e, BT_JUMP_HASH);
     emit_imm(e, false, IMM_AND, H_S1, (int32_t)BT_JUMP_MASK);
     emit_rm(e, true, OP_ADD, H_S0, H_FRAME, FRAME_NEAR(salt));
@@ -280,10 +275,7 @@ static void emit_table_lookup(struct translation *t, unsigned site)
 
 static void emit_events(struct translation *t, struct cold *cold)
 {
-    emit_rex(&t->e, false, 0, 0, H_FRAME, false);
-    emit8(&t->e, 0x83);
-    emit_modrm_mem(&t->e, 7, H_FRAME, FRAME_CPU(events));
-    emit8(&t->e, 0);
+    emit_compare_events(&t->e);
     bt_cold_jump(t, cold, CC_NE);
 }
 

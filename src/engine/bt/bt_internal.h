@@ -114,7 +114,7 @@ struct bt_frame {
     uint8_t level;   /* enum bt_vectors: to be loaded; as the monitor is called: what was */
     uint64_t resume; /* where to go on when vectors are loaded */
     int64_t budget;  /* instructions left */
-    /* The pages that a loop's accesses went to last; filled in its first round. */
+    /* The pages that a loop's accesses went to last; emptied when its second round begins. */
     struct bt_window {
         uint64_t tag, host, offset;
     } window[BT_WINDOWS];

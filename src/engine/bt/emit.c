@@ -143,6 +143,12 @@ void emit_restore_flags(struct emit *e)
     emit_mov(e, H_RAX, H_S1);
 }
 
+void emit_compare_events(struct emit *e)
+{
+    emit_rm(e, false, 0x83, 7, H_FRAME, FRAME_CPU(events));
+    emit8(e, 0);
+}
+
 bool emit_has_gs(void)
 {
 #ifdef BT_NO_GS /* to test the other way on any host */

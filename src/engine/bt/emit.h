@@ -150,6 +150,8 @@ static inline void emit_jump_to(struct emit *e, unsigned cc, uint32_t target)
 /* Host flags to near.flags, and back; S1 is lost. */
 void emit_save_flags(struct emit *e);
 void emit_restore_flags(struct emit *e);
+/* cmp dword [cpu.events], 0 */
+void emit_compare_events(struct emit *e);
 /* S1 = where the soft TLB's entry for accesses to the linear address in S0 is, to be used by emit_tlb(); flags are
  * lost. If the host lets us, GS is the table's base: then two instructions suffice, else four. */
 void emit_tlb_slot(struct emit *e);

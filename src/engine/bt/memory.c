@@ -602,8 +602,7 @@ static void emit_cold_far(struct translation *t, const struct cold *cold)
     emit_lea(&t->e, word(t) == 8, H_S0, H_S0, edge->target);
     if (cold->limit_site)
         emit_cold_limit(t, &t->code->site[cold->limit_site - 1]);
-    emit_rm(&t->e, false, 0x83, 7, H_FRAME, FRAME_CPU(events)); /* cmp dword [], 0 */
-    emit8(&t->e, 0);
+    emit_compare_events(&t->e);
     event = emit_jump(&t->e, CC_NE);
     edge->flags_m = true;
     edge->patch = emit_jump(&t->e, CC_ALWAYS);

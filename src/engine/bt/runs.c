@@ -140,9 +140,7 @@ static void emit_rounds(struct emit *e, const struct bt_run *run)
         emit_shift(e, false, 5, H_S0, (unsigned)__builtin_ctz(step));
         return;
     }
-    emit_rex(e, false, H_S0, 0, H_S0, false); /* imul S0d, S0d, 65536 / step: rounded down, at most one too few */
-    emit8(e, 0x69);
-    emit8(e, 0xc0 | (H_S0 & 7) << 3 | (H_S0 & 7));
+    emit_rr(e, false, 0x69, H_S0, H_S0); /* imul S0d, S0d, 65536 / step: rounded down, at most one too few */
     emit32(e, 65536 / step);
     emit_shift(e, false, 5, H_S0, 16);
 }

@@ -88,8 +88,6 @@ static void fetch(struct steps *s)
     memcpy(cpu, s->before, offsetof(struct x86_cpu, mode));
     cpu->bus = &reader_ops;
     cpu->engine = s;
-    cpu->tlb = s->tlb;
-    x86_tlb_init(cpu);
     x86_update_mode(cpu);
     memset(s->code, 0, sizeof(s->code));
     while (n < MAX_LENGTH) {
@@ -554,5 +552,7 @@ struct steps *steps_new(struct engine_vcpu *vcpu)
         steps_free(s);
         return NULL;
     }
+    s->reader->tlb = s->tlb;
+    x86_tlb_init(s->reader);
     return s;
 }
