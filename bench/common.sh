@@ -140,6 +140,16 @@ boot_to_shell() { # monitor
     return 1
 }
 
+# The small programs in a guest, then the default guest's way to its shell.
+measure_guest() { # monitor, initramfs of the programs
+    start=$(now_us)
+    start_guest "$1" "$2" 512M
+    collect "$1"
+    start=$(now_us)
+    if boot_to_shell "$1"; then add_time "$1" boot shell; else complain "$1"; fi
+    end_running
+}
+
 # Why a run did not end well: what its console and its monitor said last.
 complain() { # column
     echo "$1 did not end well; the last it said:" >&2

@@ -77,12 +77,7 @@ for ((round = 1; round <= rounds; round++)); do
     start_native "$work/programs"
     collect native
     for monitor in $monitors; do
-        start=$(now_us)
-        start_guest "$monitor" "$work/programs.img" 512M
-        collect "$monitor"
-        start=$(now_us)
-        if boot_to_shell "$monitor"; then add_time "$monitor" boot shell; else complain "$monitor"; fi
-        end_running
+        measure_guest "$monitor" "$work/programs.img"
     done
     for engine in $engines; do measure_idle "$engine"; done
 done

@@ -72,18 +72,10 @@ TEST(stack_saves)
     }
 }
 
+/* Not aligned, too: then accesses lie in both pages. */
 TEST(stack_locals)
 {
-    for (unsigned at = 0; at <= 10; at++) {
-        const word sp = TEST_VA + PAGE + at * sizeof(word);
-        struct context c = place(code_locals, CODE_SIZE(code_locals), sp);
-
-        context_run(&c);
-        expect_kept(&c, sp);
-        EXPECT_EQ(c.ax, TIMES * (TIMES + 1) / 2 + 7 * TIMES);
-    }
-    /* Not aligned: accesses lie in both pages. */
-    for (unsigned at = 1; at < 60; at += 3) {
+    for (unsigned at = 0; at <= 10 * sizeof(word); at++) {
         const word sp = TEST_VA + PAGE + at;
         struct context c = place(code_locals, CODE_SIZE(code_locals), sp);
 
