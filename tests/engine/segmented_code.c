@@ -261,6 +261,22 @@ CODE(changes,
      "1: mov %edx, %ds\n call 2f\n mov %esi, %ds\n call 2f\n push %edi\n pop %ds\n call 2f\n lds (%ebp), %ebx\n"
      "call 2f\n mov %es, %eax\n mov %eax, %ds\n movl %fs:0, %ebx\n dec %ecx\n jnz 1b\n int $0x80\n"
      "2: movl (%ebx), %eax\n addl %eax, %fs:8\n addl 4(%ebx), %eax\n ret");
+static struct context run_changes(unsigned first)
+{
+    struct context c = USER(changes);
+
+    c.es = c.ds = UDATA;
+    c.fs = SEL4 | 3;
+    c.dx = first;
+    c.si = SEL2 | 3;
+    c.di = UDATA;
+    c.bp = USER_STACK + 0x100;
+    c.bx = 0x400;
+    c.cx = HOT;
+    context_run(&c);
+    return c;
+}
+
 TEST(segmented_changes)
 {
     uint32_t *data = (uint32_t *)USER_DATA;
@@ -282,26 +298,11 @@ TEST(segmented_changes)
         *(uint32_t *)(USER_STACK + 0x100) = 0x400;
         *(uint16_t *)(USER_STACK + 0x104) = SEL3 | 3;
         data[2] = 0;
-        c = USER(changes);
-        c.es = c.ds = UDATA;
-        c.fs = SEL4 | 3;
-        c.dx = i == 1 ? SEL2 | 3 : SEL | 3;
-        c.si = SEL2 | 3;
-        c.di = UDATA;
-        c.bp = USER_STACK + 0x100;
-        c.bx = 0x400;
-        c.cx = HOT;
-        context_run(&c);
+        c = run_changes(i == 1 ? SEL2 | 3 : SEL | 3);
         if (i == 1) { /* reading eight bytes at 400h in SEL2: beyond its limit by one */
             data_segment(SEL2, USER_DATA + 0x200, 0x406);
             EXPECT_END_ERROR(&c, GP, 0);
-            c = USER(changes);
-            c.es = c.ds = UDATA;
-            c.fs = SEL4 | 3;
-            c.dx = SEL2 | 3;
-            c.bx = 0x400;
-            c.cx = HOT;
-            context_run(&c);
+            c = run_changes(SEL2 | 3);
             EXPECT_END_ERROR(&c, GP, 0);
             EXPECT_EQ(c.ip, USER_CODE + CODE_SIZE(changes) - 4);
             continue;
@@ -311,16 +312,7 @@ TEST(segmented_changes)
         EXPECT_EQ(c.cx, HOT);
         data_segment(SEL2, USER_DATA + 0x200, 0x407);
         data[2] = 0;
-        c = USER(changes);
-        c.es = c.ds = UDATA;
-        c.fs = SEL4 | 3;
-        c.dx = SEL | 3;
-        c.si = SEL2 | 3;
-        c.di = UDATA;
-        c.bp = USER_STACK + 0x100;
-        c.bx = 0x400;
-        c.cx = HOT;
-        context_run(&c);
+        c = run_changes(SEL | 3);
         EXPECT_END(&c, OK);
         EXPECT_EQ(data[2], HOT * (0x2 + 0x30 + 0x10000 + 0x400));
     }
