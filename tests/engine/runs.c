@@ -29,6 +29,19 @@ CODE(code_still, "mov " BX ", " SI "\n 1: add (" SI "), %eax\n xor (" BX "), %ea
                  "\n dec %ecx\n jnz 1b\n int $0x80");
 CODE(code_leave, "1: cmpb $0x77, (" BX ")\n je 2f\n inc " BX "\n dec %ecx\n jnz 1b\n 2: int $0x80");
 
+/* SI: what a round steps by; DX: 0 at first, but for its upper half where the loop does not look at that. */
+#define BX_DI "(" BX ", " DI ")"
+CODE(code_by_add, "1: mov %edx, %edi\n movzbl " BX_DI ", %edi\n add %edi, %eax\n add %esi, %edx\n sub $1, %ecx\n"
+                  " jnz 1b\n int $0x80");
+CODE(code_by_store, "1: mov %edx, %edi\n add %esi, %edx\n mov %al, " BX_DI "\n add $3, %eax\n sub $1, %ecx\n"
+                    " jnz 1b\n int $0x80");
+CODE(code_by_late, "1: add " SI ", " BX "\n adc $0, %eax\n mov -16(" BX "), %edx\n add %edx, %eax\n"
+                   " sub $1, %ecx\n jnz 1b\n int $0x80");
+CODE(code_by_scale, "xor %edx, %edx\n 1: mov (" BX ", " DX ", 4), %edi\n add %edi, %eax\n add " SI ", " DX
+                    "\n sub $1, %ecx\n jnz 1b\n int $0x80");
+CODE(code_by_flags, "jmp 1f\n 2: add $8, " BX "\n sub $1, %ecx\n jz 3f\n 1: add (" BX "), %eax\n testb $0, (" BX
+                    ")\n jz 2b\n 3: int $0x80");
+
 static uint8_t *page[PAGES];
 
 static uint32_t get(unsigned at, unsigned size)
@@ -98,6 +111,30 @@ static uint32_t still(unsigned at, unsigned n, uint32_t ax)
     return (ax + get(at, 4)) ^ get(at + 4 * n, 4);
 }
 
+static uint32_t up16(unsigned at, unsigned n, uint32_t ax)
+{
+    return ax + get(at + 16 * n, 4);
+}
+
+static uint32_t up8(unsigned at, unsigned n, uint32_t ax)
+{
+    return ax + get(at + 8 * n, 4);
+}
+
+/* By any step. */
+static int by;
+
+static uint32_t by_add(unsigned at, unsigned n, uint32_t ax)
+{
+    return ax + get(at + (unsigned)by * n, 1);
+}
+
+static uint32_t by_store(unsigned at, unsigned n, uint32_t ax)
+{
+    put(at + (unsigned)by * n, 1, ax);
+    return ax + 3;
+}
+
 static uint32_t none(unsigned at, unsigned n, uint32_t ax)
 {
     return ax;
@@ -109,11 +146,28 @@ static const struct loop {
     int step;       /* bytes */
     unsigned reach; /* the bytes that its rounds reach beyond what they step over */
     bool write;
+    int by; /* SI, if it is not the step */
 } loops[] = {
-    {code_up4, up4, 4, 0, false},      {code_down8, down8, -8, 0, false}, {code_index, up1, 1, 0, false},
-    {code_lea3, lea3, 3, 0, false},    {code_ahead, ahead, 16, 0, false}, {code_store1, store1, 1, 0, true},
-    {code_store8, store8, 8, 0, true}, {code_both, both, 4, 1020, true},  {code_still, still, 4, 0, false},
+    {code_up4, up4, 4, 0, false},
+    {code_down8, down8, -8, 0, false},
+    {code_index, up1, 1, 0, false},
+    {code_lea3, lea3, 3, 0, false},
+    {code_ahead, ahead, 16, 0, false},
+    {code_store1, store1, 1, 0, true},
+    {code_store8, store8, 8, 0, true},
+    {code_both, both, 4, 1020, true},
+    {code_still, still, 4, 0, false},
     {code_leave, none, 1, 0, false},
+    {code_by_add, by_add, 1, 0, false},
+    {code_by_add, by_add, 3, 0, false},
+    {code_by_add, by_add, 250, 0, false},
+    {code_by_add, by_add, 1000, 0, false},
+    {code_by_store, by_store, 2, 0, true},
+    {code_by_store, by_store, 7, 0, true},
+    {code_by_store, by_store, 100, 0, true},
+    {code_by_late, up16, 16, 0, false},
+    {code_by_scale, up8, 8, 0, false, 2},
+    {code_by_flags, up8, 8, 0, false},
 };
 
 static uint32_t random_state = 1;
@@ -163,6 +217,9 @@ static struct context begin(const struct loop *loop, unsigned at, unsigned round
     c.ax = 0;
     c.bx = TEST_VA + at;
     c.cx = rounds;
+    c.dx = sizeof(word) == 8 && loop->code != code_index ? (word)0xbad << 31 << 1 : 0;
+    by = loop->step;
+    c.si = (word)(loop->by ? loop->by : loop->step);
     return c;
 }
 
@@ -323,4 +380,41 @@ TEST(runs_own_code)
         EXPECT_EQ(c.ax, ax);
         EXPECT_EQ(c.dx, dx);
     }
+}
+
+/* A step by a register that is 0, or goes down, or wraps: what is stored where. */
+static void strange(word bx, uint32_t dx, int32_t step, unsigned rounds)
+{
+    struct context c = kernel_context((word)code_by_store);
+    uint32_t at = dx, ax = 1;
+
+    c.ax = ax;
+    c.bx = bx;
+    c.cx = rounds;
+    c.dx = dx;
+    c.si = (uint32_t)step;
+    context_run(&c);
+    EXPECT_END(&c, 0x80);
+    EXPECT_EQ((uint32_t)c.dx, dx + (uint32_t)step * rounds);
+    for (unsigned n = 0; n < rounds; n++, at += (uint32_t)step, ax += 3)
+        if (step)
+            EXPECT_EQ(*(volatile uint8_t *)(bx + at), (uint8_t)ax);
+    if (!step)
+        EXPECT_EQ(*(volatile uint8_t *)(bx + at), (uint8_t)(ax - 3));
+}
+
+TEST(runs_strange_steps)
+{
+    paging_64();
+    scatter();
+    strange(TEST_VA, 100, 0, 50);
+    strange(TEST_VA, 2 * PAGE, -4, 1500);
+    strange(TEST_VA, 5, 3 * PAGE / 2, 3);
+#ifdef __x86_64__
+    map(TEST_VA + ((word)1 << 32), (word)page[4], PTE_PW);
+    map(TEST_VA + ((word)1 << 32) - PAGE, (word)page[5], PTE_PW);
+    strange(TEST_VA, 0xffffff80, 1, 100);
+    strange(TEST_VA, 0xffffff80, 1, 2000);
+    strange(TEST_VA, 0xfffff080, 9, 500);
+#endif
 }

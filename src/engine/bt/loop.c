@@ -67,6 +67,7 @@ void bt_look_for_loop(struct translation *t)
         t->loop_kind = ENTRY_ANY;
     bt_find_windows(t);
     t->has_runs = bt_find_runs(t);
+    t->has_limit = !t->has_runs && bt_find_limit(t);
 }
 
 /* Where the flags are at the begin of a round. */
@@ -87,8 +88,11 @@ static void patch_loop_jumps(struct translation *t)
 /* The loop's body once more. Left at its end, it goes on where the first copy does. */
 static void emit_round(struct translation *t)
 {
-    for (unsigned i = 0; i <= t->loop_last;)
+    for (unsigned i = 0; i <= t->loop_last;) {
+        if (t->has_limit && i == t->limit.at)
+            bt_emit_limit(t, i);
         i = bt_emit_op(t, i);
+    }
     if (t->op[t->loop_last].kind != OP_JCC || t->loop_last + 1 == t->count)
         return;
     if (t->rejoin.flags_m)
@@ -138,6 +142,18 @@ void bt_emit_runs(struct translation *t)
     bt_emit_run_round(t);
     if (t->run_enter)
         emit_patch(e, t->run_enter, emit_here(e));
+    emit_round(t);
+}
+
+/* The same where the second copy found a limit. */
+void bt_emit_limited_run(struct translation *t)
+{
+    if (!t->limit.back)
+        return;
+    bt_mark(t, MARK_RUN);
+    t->in_run = true;
+    t->run = emit_here(&t->e);
+    begin_round(t);
     emit_round(t);
 }
 

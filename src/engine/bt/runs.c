@@ -70,7 +70,7 @@ static bool add_moves(struct translation *t, unsigned reg, unsigned scale, unsig
     return true;
 }
 
-static bool stays(const struct translation *t, unsigned reg)
+bool bt_stays(const struct translation *t, unsigned reg)
 {
     for (unsigned i = 0; i <= t->loop_last; i++)
         if (t->op[i].gpr_written & BIT(reg))
@@ -78,19 +78,26 @@ static bool stays(const struct translation *t, unsigned reg)
     return true;
 }
 
+bool bt_may_run(const struct translation *t, unsigned first, struct bt_run *run)
+{
+    const struct access *a = &run->group.leader;
+
+    if (t->op[first].kind != OP_IDENTITY)
+        return false;
+    bt_find_group(t, first, &run->group);
+    return !run->group.maybe && a->seg == SEG_FLAT && a->addrsize == 8 && a->base != RSP &&
+           run->group.last <= t->loop_last;
+}
+
 static bool find_run(struct translation *t, unsigned first, struct bt_run *run)
 {
     const struct access *a = &run->group.leader;
     const uint8_t align = t->op[first].align;
 
-    if (t->op[first].kind != OP_IDENTITY)
-        return false;
-    bt_find_group(t, first, &run->group);
-    if (run->group.maybe || a->seg != SEG_FLAT || a->addrsize != 8 || a->base == RSP ||
-        run->group.last > t->loop_last || !add_moves(t, a->base, 0, first, run) ||
+    if (!bt_may_run(t, first, run) || !add_moves(t, a->base, 0, first, run) ||
         !add_moves(t, a->index, a->scale, first, run))
         return false;
-    run->base_stays = a->base < 16 && stays(t, a->base);
+    run->base_stays = a->base < 16 && bt_stays(t, a->base);
     return run->step <= MAX_STEP && run->step >= -MAX_STEP && !(run->step & (align | run->group.align)) &&
            run->ahead + run->group.low == (int32_t)(run->ahead + run->group.low);
 }
@@ -145,8 +152,7 @@ static void emit_rounds(struct emit *e, const struct bt_run *run)
     emit_shift(e, false, 5, H_S0, 16);
 }
 
-/* Of the rounds found so far and S0. */
-static void emit_minimum(struct emit *e, bool first)
+void bt_emit_minimum(struct emit *e, bool first)
 {
     uint32_t less;
 
@@ -169,8 +175,7 @@ static void emit_add_guest(struct emit *e, unsigned reg)
         emit_rr(e, true, OP_ADD, H_S0, bt_host_of[reg]);
 }
 
-/* S0 = the offset in its page where the access will be made, S1 = the soft-TLB entry of that page. */
-static void emit_find_page(struct translation *t, const struct bt_run *run)
+void bt_emit_find_page(struct translation *t, const struct bt_run *run)
 {
     const struct group *g = &run->group;
     struct emit *e = &t->e;
@@ -184,8 +189,7 @@ static void emit_find_page(struct translation *t, const struct bt_run *run)
         t->run_fail[t->run_fails++] = jumps.patch[i];
 }
 
-/* For the unchecked accesses: what makes their linear address, or the part of it that moves, the host's. */
-static void emit_delta(struct translation *t, const struct bt_run *run, unsigned window)
+void bt_emit_delta(struct translation *t, const struct bt_run *run, unsigned window)
 {
     struct emit *e = &t->e;
 
@@ -207,13 +211,13 @@ void bt_emit_run_begin(struct translation *t)
 
         if (!run->on)
             continue;
-        emit_find_page(t, run);
+        bt_emit_find_page(t, run);
         if (run->step) {
             emit_rounds(e, run);
-            emit_minimum(e, first);
+            bt_emit_minimum(e, first);
             first = false;
         }
-        emit_delta(t, run, n);
+        bt_emit_delta(t, run, n);
     }
     emit_rm(e, false, OP_MOV, H_S0, H_FRAME, FRAME_BT(rounds));
     emit_imm(e, false, IMM_ADD, H_S0, 1);
@@ -244,10 +248,14 @@ bool bt_emit_unchecked(struct translation *t, const struct group *g)
     if (!window || !t->runs[window - 1].on)
         return false;
     if (t->runs[window - 1].base_stays) {
-        emit_load(e, H_S1, H_FRAME, DELTA(window - 1));
         if (a->index == NO_REG) {
-            emit_lea(e, true, H_S0, H_S1, (int32_t)g->low);
-        } else if (bt_host_of[a->index] != IN_FRAME) {
+            emit_load(e, H_S0, H_FRAME, DELTA(window - 1));
+            if (g->low)
+                emit_lea(e, true, H_S0, H_S0, (int32_t)g->low);
+            return true;
+        }
+        emit_load(e, H_S1, H_FRAME, DELTA(window - 1));
+        if (bt_host_of[a->index] != IN_FRAME) {
             emit_lea_sib(e, true, H_S0, H_S1, bt_host_of[a->index], a->scale, (int32_t)g->low);
         } else {
             emit_load(e, H_S0, H_FRAME, FRAME_GPR(a->index));

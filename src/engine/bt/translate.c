@@ -634,6 +634,8 @@ static void emit_block(struct translation *t, const uint8_t *page)
         bt_emit_loop(t);
     if (t->loop_patches && t->has_runs)
         bt_emit_runs(t);
+    else if (t->loop_patches && t->has_limit)
+        bt_emit_limited_run(t);
     emit_checked_entry(t, page);
     t->code->end = emit_here(&t->e);
     place(t, t->vcpu->cache.cold_used, MAX_COLD_BYTES(t->count));

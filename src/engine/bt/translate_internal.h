@@ -109,8 +109,18 @@ struct translation {
     struct bt_run { /* of a window: its access stays in the page for a known number of rounds */
         bool on, base_stays;
         struct group group;
-        int64_t step, ahead; /* bytes its address moves in a round, and of that before it is made */
+        int64_t step, ahead; /* bytes its address moves in a round, and of that before it is made; limits.c: or 1 */
+        uint8_t shift;       /* limits.c: of the counter in its address */
+        bool late;           /* limits.c: the counter moves once more before it is made */
     } runs[BT_WINDOWS];
+    struct bt_limit {           /* a run that ends when the counter is above a limit */
+        unsigned counter, step; /* guest registers; step: NO_REG if it is imm */
+        int32_t imm;
+        bool wide;          /* 64 bits, else 32 */
+        unsigned moves, at; /* the instruction that moves the counter; the one before which it is looked at */
+        uint32_t back;      /* where that is, in the copy with checks */
+    } limit;
+    bool has_limit;
     unsigned counter; /* the host register that counts a run's rounds, and by how much a round moves it */
     int8_t counter_step;
     bool has_runs, all_run; /* the loop has rounds without checks; and no accesses but such */
@@ -152,6 +162,7 @@ void bt_emit_loop_jump(struct translation *t, unsigned cc);
 void bt_emit_run_entry(struct translation *t);
 void bt_emit_loop(struct translation *t);
 void bt_emit_runs(struct translation *t);
+void bt_emit_limited_run(struct translation *t);
 
 /* flags.c */
 void bt_note_flags(struct translation *t, const struct bt_op *op);
@@ -217,6 +228,20 @@ void bt_end_run_begin(struct translation *t, uint32_t otherwise); /* where to go
 void bt_emit_run_round(struct translation *t); /* goes to t->loop if there were enough; flags are lost */
 /* The group's accesses need no check in the present run: S0 = host address of the lowest byte. Else false. */
 bool bt_emit_unchecked(struct translation *t, const struct group *group);
+/* Does no instruction of the loop write the register? */
+bool bt_stays(const struct translation *t, unsigned reg);
+/* Can the accesses of this group, the one that begins with the instruction, do without checks at all? Finds it. */
+bool bt_may_run(const struct translation *t, unsigned first, struct bt_run *run);
+/* S0 = the offset in its page where the access will be made, S1 = the soft-TLB entry of that page. */
+void bt_emit_find_page(struct translation *t, const struct bt_run *run);
+/* frame.rounds = the least of S0 and those before. */
+void bt_emit_minimum(struct emit *e, bool first);
+/* For the unchecked accesses: what makes their linear address, or the part of it that moves, the host's. */
+void bt_emit_delta(struct translation *t, const struct bt_run *run, unsigned window);
+
+/* limits.c: such rounds up to a register's limit. */
+bool bt_find_limit(struct translation *t);
+void bt_emit_limit(struct translation *t, unsigned i); /* between the rounds' instructions, where limit.at says */
 
 /* system.c: privileged work that stays in translated code. */
 void bt_emit_pushf(struct translation *t, int32_t disp); /* to [S0 + disp] */
