@@ -16,7 +16,7 @@
 struct engine_row {
     const struct engine_ops *engine;
     bool works;
-    bool outrun; /* hardware, and slower than a software engine */
+    bool passed_over; /* it works, but auto does not take it */
     struct engine_speed speed;
     struct error why;
 };
@@ -40,18 +40,14 @@ struct report {
 static void look_at_engines(struct report *report)
 {
     const struct engine_ops *engine;
+    char figures[100];
 
     while (report->engines < MAX_ENGINES && (engine = machine_engine(report->engines))) {
         struct engine_row *row = &report->engine[report->engines++];
 
         row->engine = engine;
         row->works = !engine->probe(&row->why) && !machine_measure_engine(engine, &row->speed, &row->why);
-    }
-    for (unsigned i = 0; i < report->engines; i++) {
-        struct engine_row *row = &report->engine[i];
-
-        for (unsigned j = 0; j < report->engines && row->engine->hardware && row->works; j++)
-            row->outrun |= !report->engine[j].engine->hardware && report->engine[j].speed.mips > row->speed.mips;
+        row->passed_over = row->works && machine_judge_engine(engine, figures, sizeof(figures), &row->why);
     }
 }
 
@@ -109,9 +105,8 @@ static void print_engine(const struct engine_row *row)
 {
     if (!row->works)
         printf("  %-9s no     %s\n", row->engine->name, row->why.message);
-    else if (row->outrun)
-        printf("  %-9s slow   %s%.3g million instructions a second, the processor itself %.0f; auto passes it over\n",
-               row->engine->name, row->speed.hardware ? "" : "it emulates: ", row->speed.mips, row->speed.native_mips);
+    else if (row->passed_over)
+        printf("  %-9s slow   %s; auto passes it over\n", row->engine->name, row->why.message);
     else
         printf("  %-9s works  %.0f million instructions a second (%s)\n", row->engine->name, row->speed.mips,
                row->engine->summary);
@@ -176,7 +171,7 @@ static void json_engine(const struct engine_row *row)
     put_member("name", row->engine->name, ", ");
     printf("\"works\": %s, \"hardware_speed\": %s, \"mips\": %.2f, ", boolean(row->works),
            boolean(row->works && row->speed.hardware), row->works ? row->speed.mips : 0);
-    put_member("reason", row->works ? "" : row->why.message, "");
+    put_member("reason", row->works && !row->passed_over ? "" : row->why.message, "");
 }
 
 static void json_fact(const struct doctor_fact *fact)

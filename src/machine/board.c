@@ -109,29 +109,23 @@ static const struct engine_ops *best_software(void)
     return NULL;
 }
 
-/* Both run the same loop. figures: what came of it, if the hardware is taken. */
-static int outruns_software(const struct engine_ops *engine, char *figures, size_t size, struct error *err)
+int machine_judge_engine(const struct engine_ops *engine, char *figures, size_t size, struct error *err)
 {
     const struct engine_ops *software = best_software();
-    struct engine_speed speed, other = {.mips = 0};
+    struct engine_speed speed, other;
     struct error ignored;
-    int rc = machine_measure_engine(engine, &speed, err);
+    int rc;
 
+    if (!engine->hardware)
+        return 0;
+    rc = machine_measure_engine(engine, &speed, err);
     if (rc || !software || machine_measure_engine(software, &other, &ignored))
         return rc;
+    snprintf(figures, size, "%.*f million instructions a second, %s %.0f", speed.mips < 10 ? 2 : 0, speed.mips,
+             software->name, other.mips);
     if (speed.mips < other.mips)
-        return error_set(err, -ENODEV, "%s%.3g million instructions a second, %s %.0f",
-                         speed.hardware ? "" : "it emulates: ", speed.mips, software->name, other.mips);
-    snprintf(figures, size, "%.0f million instructions a second, %s %.0f", speed.mips, software->name, other.mips);
+        return error_set(err, -ENODEV, "%s%s", speed.hardware ? "" : "it emulates: ", figures);
     return 0;
-}
-
-/* Why auto passes over an engine, in err; 0: it does not. */
-static int judge_engine(const struct engine_ops *engine, char *figures, size_t size, struct error *err)
-{
-    int rc = engine->probe(err);
-
-    return rc || !engine->hardware ? rc : outruns_software(engine, figures, size, err);
 }
 
 static int choose_automatically(const struct engine_ops **engine, char *why, size_t size, struct error *err)
@@ -140,7 +134,7 @@ static int choose_automatically(const struct engine_ops **engine, char *why, siz
     size_t used = 0;
 
     for (unsigned i = 0; i < ARRAY_SIZE(engines); i++) {
-        if (judge_engine(engines[i], figures, sizeof(figures), err)) {
+        if (engines[i]->probe(err) || machine_judge_engine(engines[i], figures, sizeof(figures), err)) {
             if (used < sizeof(passed))
                 used += (size_t)snprintf(passed + used, sizeof(passed) - used, "%snot %s: %s", used ? "; " : "",
                                          engines[i]->name, err->message);

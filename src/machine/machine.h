@@ -81,6 +81,9 @@ struct engine_speed {
 #define HARDWARE_SHARE 4
 /* Takes some milliseconds. For an engine whose probe() says that it works. */
 int machine_measure_engine(const struct engine_ops *engine, struct engine_speed *speed, struct error *err);
+/* May `auto` take an engine that works? Software always; hardware if it outruns the best software in that loop.
+ * figures: of both, if they were measured. -ENODEV: it does not. */
+int machine_judge_engine(const struct engine_ops *engine, char *figures, size_t size, struct error *err);
 
 /* NULL with one line for the user. */
 struct machine *machine_new(const struct machine_config *config, struct error *err);
