@@ -30,10 +30,10 @@
 #include "x86/tlb.h"
 #include "x86/zydis.h"
 
-#define SEEN         262144 /* instructions whose comparisons are counted; some share a counter */
-#define OFTEN        8      /* comparisons of one instruction, before it is left to the counting side */
-#define STRIDE_MAX   256    /* instructions that side does alone before it looks whether something new has come */
-#define BUDGET       4096   /* comparisons in a guest's life; a carrying over counts as some */
+#define SEEN         65536 /* instructions whose comparisons are counted; some share a counter */
+#define OFTEN        8     /* comparisons of one instruction, before it is left to the counting side */
+#define STRIDE_MAX   256   /* instructions that side does alone before it looks whether something new has come */
+#define BUDGET       4096  /* comparisons in a guest's life; a carrying over counts as some */
 #define CARRY_COST   8
 #define STRIDE_END   65536 /* the same when the budget is used up */
 #define REPETITIONS  64    /* of a string instruction, which the hardware stops after each of */
@@ -61,10 +61,8 @@ struct steps {
     struct x86_tlb *tlb;                   /* the reader's: stays empty */
     unsigned char *touched[2];             /* a slot's pages, of both sides: bit 0 */
     uint64_t compared, carried;
+    uint8_t seen[SEEN]; /* how often the instruction of those bytes at that address has been compared */
 };
-
-/* Of all guests: how often the instruction of those bytes at that address has been compared. */
-static uint8_t seen[SEEN];
 
 /* --- what is to be executed next ------------------------------------------------------------ */
 
@@ -112,9 +110,9 @@ static bool often(struct steps *s)
     memcpy(&high, s->code + 8, 8);
     hash = (lin * 3 + low) * 0x9e3779b97f4a7c15ull ^ high * 0xc2b2ae3d27d4eb4full;
     hash ^= hash >> 29;
-    if (seen[hash % SEEN] >= OFTEN)
+    if (s->seen[hash % SEEN] >= OFTEN)
         return true;
-    seen[hash % SEEN]++;
+    s->seen[hash % SEEN]++;
     return false;
 }
 
