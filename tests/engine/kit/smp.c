@@ -30,6 +30,7 @@ struct parameters {
 char smp_stacks[SMP_MAX * STACK_SIZE] __attribute__((aligned(16)));
 unsigned smp_next = 1;
 void smp_main(unsigned cpu) __attribute__((noreturn));
+void turn_paging_on(unsigned cpu);
 
 /* clang-format off */
 #define P(offset) "smp_parameters - smp_trampoline + 0x8000 + " #offset
@@ -50,7 +51,7 @@ asm(".pushsection .text\n.code16\n.balign 16\nsmp_trampoline:\n"
 #ifdef __x86_64__
     "call smp_main\n"
 #else
-    "push %edi\n call smp_main\n"
+    "push %edi\n call turn_paging_on\n mov %edi, (%esp)\n call smp_main\n"
 #endif
     ".popsection");
 /* clang-format on */
@@ -77,6 +78,26 @@ static uint32_t own_id(void)
     cpuid(1, 0, regs);
     return regs[1] >> 24;
 }
+
+#ifndef __x86_64__
+static uint32_t paging; /* CR0, if it has PG */
+
+/* With PAE each has PDPTEs of its own: a processor loads them here, and those that another uses may not be right for
+ * that: QEMU 7.2 sets "accessed" in them, which is reserved (tests/kvm/pdpte.c). */
+void turn_paging_on(unsigned cpu)
+{
+    static uint64_t pdpt[SMP_MAX][4] __attribute__((aligned(32)));
+
+    if (!paging)
+        return;
+    if (read_cr4() & CR4_PAE) {
+        for (unsigned i = 0; i < 4; i++)
+            pdpt[cpu][i] = ((const uint64_t *)read_cr3())[i] & ~PTE_A;
+        write_cr3((word)pdpt[cpu]);
+    }
+    write_cr0(paging);
+}
+#endif
 
 /* Sleeps between jobs. HLT after STI: a wake-up that comes meanwhile is not lost. */
 void smp_main(unsigned cpu)
@@ -127,6 +148,10 @@ static void fill_parameters(void)
     } __attribute__((packed)) gdtr, idtr;
     struct parameters p = {.cr0 = (uint32_t)read_cr0(), .cr3 = (uint32_t)read_cr3(), .cr4 = (uint32_t)read_cr4()};
 
+#ifndef __x86_64__
+    paging = p.cr0 & CR0_PG ? p.cr0 : 0;
+    p.cr0 &= ~(uint32_t)CR0_PG;
+#endif
     asm volatile("sgdt %0\n sidt %1" : "=m"(gdtr), "=m"(idtr));
     p.efer = (uint32_t)rdmsr(MSR_EFER) & ~EFER_LMA;
     p.gdt_limit = gdtr.limit;
