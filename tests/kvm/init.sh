@@ -5,6 +5,8 @@ export HOME=/ TERM=dumb
 mount -t proc none /proc
 mount -t sysfs none /sys
 mount -t devtmpfs none /dev
+mkdir -p /dev/pts
+mount -t devpts none /dev/pts
 mount -t tmpfs none /tmp
 ip link set lo up 2>/dev/null
 for module in irqbypass kvm kvm-amd; do

@@ -15,21 +15,23 @@ fail() { echo "kvm tests: $*" >&2; exit 2; }
 
 # What differs is KVM's, or QEMU's processor's: each line of these lists says why.
 known='--differs /differs/kvm-differs.txt --differs /differs/nested-differs.txt --differs /differs/qemu-differs.txt'
-# seconds | step | command; those of the second list in a machine with XSAVE and AVX. QEMU 7.2 seems not to let KVM
-# intercept XSETBV: XCR0 is lost at the next entry into the guest, unless KVM has been told of its value before (--xcr0). So most
-# tests have a processor without XSAVE.
+# seconds | step | command; those of the second list in a machine with four processors, of the third in one with XSAVE
+# and AVX. QEMU 7.2 seems not to let KVM intercept XSETBV: XCR0 is lost at the next entry into the guest, unless KVM has
+# been told of its value before (--xcr0). So most tests have a processor without XSAVE.
 steps="60|doctor|trapeze doctor
-2400|engine|engine-run --engine kvm --limit 60 $known /images
+2400|engine|engine-run --engine kvm --limit 60 $known --differs /differs/turns-differs.txt /images
 300|contract|engine-contract kvm
 300|processors|trapeze run --engine kvm --cpus 2 -- sh -c 'test \$(nproc) = 2'
 300|auto|trapeze run -- true 2>&1 | tee /tmp/auto; grep -q 'engine kvm' /tmp/auto
 1500|guests|DATA=3000 sh /guests.sh /bin/trapeze /bin/guest kvm
 900|figures|sh /figures.sh /bin/guest/vmlinuz /bin/guest/initrd.img '$(sed -n 's/^#define GUEST_CMDLINE.*"\(.*\)"/\1/p' "$here/../../src/control/guest.h")' /bin/first.elf
-300|devices|sh /devices.sh
+600|devices|sh /devices.sh
 120|refused|sh /refused.sh /bin/trapeze /bin/refusing /bin/first.elf
 60|shadow|shadow; test \$? = 1
+60|pdpte|pdpte; test \$? = 1
 7200|lockstep|engine-run --engine lockstep:kvm,interp --limit 300 $known --differs /differs/lockstep-differs.txt /images
 60|absent|mv /dev/kvm /dev/away; trapeze run --engine kvm; status=\$?; mv /dev/away /dev/kvm; test \$status = 2"
+smp_steps="2400|smp|engine-run --engine kvm --limit 250 --filter /smp_ $known /images"
 xsave_steps="600|avx|engine-run --engine kvm --xcr0 7 --filter /fpu_ $known --differs /differs/avx-differs.txt /images"
 
 command -v qemu-system-x86_64 >/dev/null || skip "qemu-system-x86_64 is not installed"
@@ -59,7 +61,7 @@ cp "$build/guest/vmlinuz" "$build/guest/initrd.img" "$root/bin/guest/"
 cp "$here"/{figures,devices,refused}.sh "$root/"
 cp "$build/tests/kvm/first.elf" "$root/bin/"
 qemu=$(command -v qemu-system-x86_64)
-for program in "$build"/{trapeze,tests/engine/engine-run,tests/engine/engine-contract,tests/kvm/{cputime,shadow,refusing}} "$qemu"; do
+for program in "$build"/{trapeze,tests/engine/engine-run,tests/engine/engine-contract,tests/kvm/{cputime,shadow,pdpte,refusing},tests/boot/{terminal,vsock_peer}} "$qemu"; do
     [ -x "$program" ] || continue
     cp -L "$program" "$root/bin/"
     strip --strip-debug "$root/bin/${program##*/}"
@@ -83,7 +85,7 @@ choose() { # list [STEP]...
     done
 }
 if [ "${1:-}" = --command ]; then
-    steps="${LIMIT:-600}|command|$2" xsave_steps=
+    steps="${LIMIT:-600}|command|$2" smp_steps= xsave_steps=
     set --
 fi
 # On the processor itself, whose KVM may be any: the time to the first guest instruction says nothing in an emulator.
@@ -95,31 +97,33 @@ if [ -w /dev/kvm ] && [ $# = 0 ] && [ -n "$xsave_steps" ] || [[ " $* " = *" star
       echo "== status $? start"; } 2>&1 | tee "$work/console"
 fi
 choose "$steps" "$@" >"$work/steps"
+choose "$smp_steps" "$@" | grep . >"$work/smp-steps"
 choose "$xsave_steps" "$@" | grep . >"$work/xsave-steps"
-cat "$work"/{own-,,xsave-}steps | grep -q . || fail "no such step: $*"
+cat "$work"/{own-,,smp-,xsave-}steps | grep -q . || fail "no such step: $*"
 
 # Its clock's rate is ours; a kernel that measured it on a busy host would have hours pass in minutes.
 cc -O2 -o "$work/tsc_khz" "$here/../../bench/tsc_khz.c" || fail "cannot compile bench/tsc_khz.c"
 
 # --- the machine ------------------------------------------------------------------------
 
-run_steps() { # file, processor
+run_steps() { # file, processor, number of processors
     [ -s "$1" ] || return 0
     cp "$1" "$root/steps"
     (cd "$root" && find . | "$busybox" cpio -o -H newc --quiet) >"$work/initrd" || fail "cannot pack the initramfs"
     timeout $((300 + $(cut -d'|' -f1 "$1" | paste -sd+ | bc))) \
-        qemu-system-x86_64 -machine q35 -accel tcg -cpu "$2" -m 2G -smp "${CPUS:-1}" -nodefaults -no-reboot \
+        qemu-system-x86_64 -machine q35 -accel tcg -cpu "$2" -m 2G -smp "$3" -nodefaults -no-reboot \
         -display none -serial stdio -kernel "$build/guest/vmlinuz" -initrd "$work/initrd" \
         -append "console=ttyS0 loglevel=1 tsc=reliable tsc_early_khz=$("$work/tsc_khz") cryptomgr.notests ${APPEND:-}" \
         </dev/null 2>&1 | sed -u 's,\r,,' | tee -a "$work/console"
 }
 
-run_steps "$work/steps" "${CPU:-max,svm=on,xsave=off}"
-run_steps "$work/xsave-steps" max,svm=on
+run_steps "$work/steps" "${CPU:-max,svm=on,xsave=off}" "${CPUS:-1}"
+run_steps "$work/smp-steps" max,svm=on,xsave=off 4
+run_steps "$work/xsave-steps" max,svm=on 1
 passed=0 failed=0
 while IFS='|' read -r _ name _; do
     if grep -qx "== status 0 $name" "$work/console"; then passed=$((passed + 1)); echo "PASS $name"
     else failed=$((failed + 1)); echo "FAIL $name"; fi
-done < <(cat "$work"/{own-,,xsave-}steps)
+done < <(cat "$work"/{own-,,smp-,xsave-}steps)
 echo "$passed passed, $failed failed"
 [ $failed = 0 ]
