@@ -31,6 +31,22 @@ void emit_modrm_mem(struct emit *e, unsigned reg, unsigned base, int32_t disp)
         emit32(e, (uint32_t)disp);
 }
 
+void emit_modrm_operand(struct emit *e, unsigned reg, const struct mem_operand *m)
+{
+    unsigned mod = !m->disp && (m->base & 7) != 5 ? 0 : m->disp == (int8_t)m->disp ? 1 : 2;
+
+    if (m->index == IN_FRAME) {
+        emit_modrm_mem(e, reg, m->base, m->disp);
+        return;
+    }
+    emit8(e, mod << 6 | (reg & 7) << 3 | 4);
+    emit8(e, m->scale << 6 | (m->index & 7) << 3 | (m->base & 7));
+    if (mod == 1)
+        emit8(e, (uint8_t)m->disp);
+    else if (mod == 2)
+        emit32(e, (uint32_t)m->disp);
+}
+
 static void emit_opcode(struct emit *e, unsigned opcode)
 {
     if (opcode > 0xff)
@@ -54,21 +70,17 @@ void emit_rm(struct emit *e, bool w, unsigned opcode, unsigned reg, unsigned bas
 
 void emit_lea_sib(struct emit *e, bool w, unsigned to, unsigned base, unsigned index, unsigned scale, int32_t disp)
 {
-    bool no_base = base == IN_FRAME;
-    unsigned mod = no_base ? 0 : !disp && (base & 7) != 5 ? 0 : disp == (int8_t)disp ? 1 : 2;
+    const struct mem_operand m = {base, index, scale, disp};
 
-    if (index == IN_FRAME && !no_base) {
-        emit_lea(e, w, to, base, disp);
+    emit_rex(e, w, to, index == IN_FRAME ? 0 : index, base == IN_FRAME ? 0 : base, false);
+    emit8(e, OP_LEA);
+    if (base != IN_FRAME) {
+        emit_modrm_operand(e, to, &m);
         return;
     }
-    emit_rex(e, w, to, index == IN_FRAME ? 0 : index, no_base ? 0 : base, false);
-    emit8(e, OP_LEA);
-    emit8(e, mod << 6 | (to & 7) << 3 | 4);
-    emit8(e, scale << 6 | (index == IN_FRAME ? 4 : index & 7) << 3 | (no_base ? 5 : base & 7));
-    if (mod == 1)
-        emit8(e, (uint8_t)disp);
-    else if (mod == 2 || no_base)
-        emit32(e, (uint32_t)disp);
+    emit8(e, (to & 7) << 3 | 4);
+    emit8(e, scale << 6 | (index == IN_FRAME ? 4 : index & 7) << 3 | 5);
+    emit32(e, (uint32_t)disp);
 }
 
 void emit_imm(struct emit *e, bool w, unsigned n, unsigned reg, int32_t imm)

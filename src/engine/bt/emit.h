@@ -79,7 +79,14 @@ static inline void emit64(struct emit *e, uint64_t value)
     emit_bytes(e, &value, 8);
 }
 
-/* ModRM, SIB and displacement of [base + disp]. */
+/* A memory operand: [base + index << scale + disp]; index: IN_FRAME: none. */
+struct mem_operand {
+    unsigned base, index, scale;
+    int32_t disp;
+};
+
+/* ModRM, SIB and displacement of it; of [base + disp]. */
+void emit_modrm_operand(struct emit *e, unsigned reg, const struct mem_operand *m);
 void emit_modrm_mem(struct emit *e, unsigned reg, unsigned base, int32_t disp);
 void emit_rex(struct emit *e, bool w, unsigned reg, unsigned index, unsigned base, bool force);
 

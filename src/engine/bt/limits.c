@@ -71,15 +71,15 @@ static bool find_capture(const struct translation *t, unsigned reg, unsigned i, 
 static bool find_run(const struct translation *t, unsigned first, struct bt_run *run)
 {
     const struct bt_limit *limit = &t->limit;
-    struct access *a = &run->group.leader;
+    struct access *a = &run->first;
     unsigned at = 0;
 
     if (!bt_may_run(t, first, run))
         return false;
-    run->base_stays = a->base < 16 && bt_stays(t, a->base);
-    if ((a->base >= 16 || run->base_stays) && (a->index >= 16 || bt_stays(t, a->index)))
+    run->base_stays = bt_base_stays(t, a->base);
+    if ((a->base == NO_REG || run->base_stays) && (a->index >= 16 || bt_stays(t, a->index)))
         return true;
-    if (a->base >= 16 || run->base_stays) {
+    if (a->base == NO_REG || run->base_stays) {
         if (!find_capture(t, a->index, first, &at))
             return false;
         a->index = limit->counter;
@@ -155,8 +155,10 @@ bool bt_find_limit(struct translation *t)
     for (unsigned reg = 0; reg < 16; reg++) {
         t->limit.counter = reg;
         if (bt_host_of[reg] != IN_FRAME && times_written(t, reg, &t->limit.moves) == 1 &&
-            is_step(t, &t->op[t->limit.moves], reg, &t->limit) && find_place(t))
+            is_step(t, &t->op[t->limit.moves], reg, &t->limit) && find_place(t)) {
+            bt_choose_held(t);
             return true;
+        }
     }
     return false;
 }
@@ -243,6 +245,7 @@ static void emit_look(struct translation *t)
         bt_emit_delta(t, run, n);
     }
     emit_limit(t);
+    bt_emit_hold(t);
     t->run_enter = emit_jump(&t->e, CC_ALWAYS);
     bt_end_run_begin(t, emit_here(&t->e));
 }

@@ -135,6 +135,7 @@ void bt_emit_runs(struct translation *t)
     emit_patch(e, t->loop_again, emit_here(e));
     bt_emit_run_begin(t);
     bt_end_run_begin(t, t->loop);
+    bt_emit_hold(t);
     bt_mark(t, MARK_LOOP);
     t->in_run = true;
     t->run = emit_here(e);
@@ -166,6 +167,7 @@ void bt_emit_run_entry(struct translation *t)
     bt_mark(t, MARK_RUN);
     bt_emit_run_begin(t);
     bt_emit_empty_windows(t); /* the checked round after the run finds what it needs itself */
+    bt_emit_hold(t);
     t->run_enter = emit_jump(&t->e, CC_ALWAYS);
     bt_end_run_begin(t, emit_here(&t->e));
 }

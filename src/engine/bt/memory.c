@@ -486,8 +486,6 @@ static struct cold *emit_tlb_check(struct translation *t, const struct group *g,
 
 struct cold *bt_emit_check(struct translation *t, const struct group *g, unsigned site)
 {
-    if (bt_emit_unchecked(t, g))
-        return bt_cold(t, COLD_NONE, site);
     bt_settle_flags(t);
     if (is_on_stack(t, &g->leader))
         return emit_stack_check(t, g, site);

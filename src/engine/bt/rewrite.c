@@ -1,7 +1,7 @@
 /*
  * engine/bt/rewrite.c: identity translation: the guest's instruction again, with
- * its registers renamed and its memory operand redirected to [S0 + disp]
- * (SDM vol. 2, chapter 2: encodings).
+ * its registers renamed and its memory operand redirected (SDM vol. 2, chapter 2:
+ * encodings).
  */
 #include "engine/bt/translate_internal.h"
 
@@ -71,12 +71,12 @@ static void emit_prefixes(struct emit *e, const ZydisDecodedInstruction *insn)
     }
 }
 
-static void emit_vex(struct emit *e, const ZydisDecodedInstruction *insn, const struct fields *f)
+static void emit_vex(struct emit *e, const ZydisDecodedInstruction *insn, const struct fields *f, unsigned index,
+                     unsigned base)
 {
-    unsigned base = f->memory ? H_S0 : f->rm;
 
     emit8(e, 0xc4);
-    emit8(e, (~f->reg >> 3 & 1) << 7 | 1u << 6 | (~base >> 3 & 1) << 5 | insn->raw.vex.m_mmmm);
+    emit8(e, (~f->reg >> 3 & 1) << 7 | (~index >> 3 & 1) << 6 | (~base >> 3 & 1) << 5 | insn->raw.vex.m_mmmm);
     emit8(e, (unsigned)insn->raw.vex.W << 7 | (~f->vvvv & 15) << 3 | (unsigned)insn->raw.vex.L << 2 | insn->raw.vex.pp);
 }
 
@@ -145,28 +145,29 @@ static void emit_tail(struct emit *e, const struct bt_op *op)
     emit8(e, op->z.bytes[insn->length - 1]);
 }
 
-static void emit_instruction(struct emit *e, const struct bt_op *op, const uint8_t *scratch, int32_t disp)
+static void emit_instruction(struct emit *e, const struct bt_op *op, const uint8_t *scratch,
+                             const struct mem_operand *m)
 {
     const ZydisDecodedInstruction *insn = &op->z.insn;
     struct fields f = find_fields(op, scratch);
-    unsigned opcode;
+    unsigned opcode, base, index;
     bool modrm;
 
     opcode = modern_opcode(insn, &f, &modrm);
+    base = !modrm ? f.opcode_reg : f.memory ? m->base : f.rm;
+    index = f.memory && m->index != IN_FRAME ? m->index : 0;
     if (insn->encoding == ZYDIS_INSTRUCTION_ENCODING_VEX) {
-        emit_vex(e, insn, &f);
+        emit_vex(e, insn, &f, index, base);
     } else {
-        unsigned base = modrm ? (f.memory ? H_S0 : f.rm) : f.opcode_reg;
-
         emit_prefixes(e, insn);
-        emit_rex(e, op->z.mode == MODE_LONG64 && insn->raw.rex.W, modrm ? f.reg : 0, 0, base, f.force_rex);
+        emit_rex(e, op->z.mode == MODE_LONG64 && insn->raw.rex.W, modrm ? f.reg : 0, index, base, f.force_rex);
         emit_map(e, insn->opcode_map);
         if (!modrm)
             opcode = f.in_opcode ? (opcode & ~7u) | (f.opcode_reg & 7) : opcode;
     }
     emit8(e, opcode);
     if (modrm && f.memory)
-        emit_modrm_mem(e, f.reg, H_S0, disp);
+        emit_modrm_operand(e, f.reg, m);
     else if (modrm)
         emit8(e, 0xc0 | (f.reg & 7) << 3 | (f.rm & 7));
     emit_tail(e, op);
@@ -185,7 +186,7 @@ static bool whole_write(const struct bt_op *op, const ZydisDecodedOperand *o)
     }
 }
 
-void bt_emit_identity(struct emit *e, const struct bt_op *op, int32_t disp)
+void bt_emit_identity(struct emit *e, const struct bt_op *op, const struct mem_operand *m)
 {
     const ZydisDecodedInstruction *insn = &op->z.insn;
     uint8_t scratch[ZYDIS_MAX_OPERAND_COUNT] = {0};
@@ -205,7 +206,7 @@ void bt_emit_identity(struct emit *e, const struct bt_op *op, int32_t disp)
         if (!whole_write(op, &op->z.op[i]))
             emit_load(e, scratch[i], H_FRAME, FRAME_GPR(g));
     }
-    emit_instruction(e, op, scratch, disp);
+    emit_instruction(e, op, scratch, m);
     for (unsigned i = 0; i < insn->operand_count_visible; i++)
         if (scratch[i] && (op->z.op[i].actions & ZYDIS_OPERAND_ACTION_MASK_WRITE))
             emit_store(e, H_FRAME, FRAME_GPR(bt_operand_gpr(&op->z.op[i])), scratch[i]);

@@ -78,6 +78,11 @@ bool bt_stays(const struct translation *t, unsigned reg)
     return true;
 }
 
+bool bt_base_stays(const struct translation *t, unsigned reg)
+{
+    return reg == X86_REG_RIP || (reg < 16 && bt_stays(t, reg));
+}
+
 bool bt_may_run(const struct translation *t, unsigned first, struct bt_run *run)
 {
     const struct access *a = &run->group.leader;
@@ -85,6 +90,7 @@ bool bt_may_run(const struct translation *t, unsigned first, struct bt_run *run)
     if (t->op[first].kind != OP_IDENTITY)
         return false;
     bt_find_group(t, first, &run->group);
+    run->first = *a;
     return !run->group.maybe && a->seg == SEG_FLAT && a->addrsize == 8 && a->base != RSP &&
            run->group.last <= t->loop_last;
 }
@@ -97,7 +103,7 @@ static bool find_run(struct translation *t, unsigned first, struct bt_run *run)
     if (!bt_may_run(t, first, run) || !add_moves(t, a->base, 0, first, run) ||
         !add_moves(t, a->index, a->scale, first, run))
         return false;
-    run->base_stays = a->base < 16 && bt_stays(t, a->base);
+    run->base_stays = bt_base_stays(t, a->base);
     return run->step <= MAX_STEP && run->step >= -MAX_STEP && !(run->step & (align | run->group.align)) &&
            run->ahead + run->group.low == (int32_t)(run->ahead + run->group.low);
 }
@@ -131,7 +137,10 @@ bool bt_find_runs(struct translation *t)
         if (run->on)
             i = run->group.last;
     }
-    return any && t->counter_step;
+    if (!any || !t->counter_step)
+        return false;
+    bt_choose_held(t);
+    return true;
 }
 
 /* S0 = how many more rounds the offset S0 stays in the page. */
@@ -169,7 +178,9 @@ void bt_emit_minimum(struct emit *e, bool first)
 /* S0 += guest register */
 static void emit_add_guest(struct emit *e, unsigned reg)
 {
-    if (bt_host_of[reg] == IN_FRAME)
+    if (reg == X86_REG_RIP)
+        emit_rm(e, true, OP_ADD, H_S0, H_FRAME, FRAME_CPU(rip));
+    else if (bt_host_of[reg] == IN_FRAME)
         emit_rm(e, true, OP_ADD, H_S0, H_FRAME, FRAME_GPR(reg));
     else
         emit_rr(e, true, OP_ADD, H_S0, bt_host_of[reg]);
@@ -181,7 +192,7 @@ void bt_emit_find_page(struct translation *t, const struct bt_run *run)
     struct emit *e = &t->e;
     struct cold jumps = {0};
 
-    bt_emit_sum(t, &g->leader, H_S0, g->low + run->ahead);
+    bt_emit_sum(t, &run->first, H_S0, g->low + run->ahead);
     emit_tlb_slot(e);
     emit_tlb(e, OP_SUB, H_S0, bt_tlb_tag(g));
     bt_emit_page_test(t, g, &jumps);
@@ -239,37 +250,83 @@ void bt_emit_run_round(struct translation *t)
     emit_jump_to(&t->e, CC_E, t->loop);
 }
 
-bool bt_emit_unchecked(struct translation *t, const struct group *g)
+/* The register of the address that moves, and that frame.delta leaves out; false: the address has to be computed. */
+static bool moving_part(const struct bt_run *run, struct mem_operand *m)
+{
+    const struct access *a = &run->group.leader;
+    const bool indexed = run->base_stays || a->base == NO_REG;
+    const unsigned reg = indexed ? a->index : a->index == NO_REG ? a->base : X86_REG_RIP;
+
+    *m = (struct mem_operand){.base = H_S0, .index = IN_FRAME, .scale = indexed ? a->scale : 0};
+    if (reg < 16)
+        m->index = bt_host_of[reg];
+    return reg == NO_REG || m->index != IN_FRAME;
+}
+
+/* Needs no scratch register between the accesses. */
+static bool is_simple(const struct bt_op *op)
+{
+    const struct x86_insn *in = op->in;
+    const unsigned base = in->base / 8, index = in->index / 8;
+
+    if (op->kind != OP_LEA_)
+        return is_plain(op->kind) && !op->displaced;
+    return in->opsize >= 4 && bt_host_of[bt_operand_gpr(&op->z.op[0])] != IN_FRAME &&
+           (base == NO_REG || (base < 16 && bt_host_of[base] != IN_FRAME)) &&
+           (index == NO_REG || (index < 16 && bt_host_of[index] != IN_FRAME));
+}
+
+/* If nothing else wants the scratch registers they hold deltas: two, or one where more have to be loaded. */
+void bt_choose_held(struct translation *t)
+{
+    unsigned in_group = 0; /* the instructions before this one */
+    struct mem_operand m;
+
+    for (unsigned i = 0; i <= t->loop_last; i++) {
+        const struct bt_run *run = t->window[i] ? &t->runs[t->window[i] - 1] : NULL;
+
+        if (run && run->on && moving_part(run, &m))
+            in_group = run->group.last + 1;
+        if (!is_simple(&t->op[i]) || (bt_is_access(&t->op[i]) && i >= in_group))
+            return;
+    }
+    if (t->loop_kind != ENTRY_ANY)
+        return;
+    for (unsigned n = 0; n < MIN(t->windows, t->windows > 2 ? 1 : 2); n++)
+        t->runs[n].hold = n ? H_S0 : H_S1;
+}
+
+void bt_emit_hold(struct translation *t)
+{
+    for (unsigned n = 0; n < t->windows; n++)
+        if (t->runs[n].on && t->runs[n].hold)
+            emit_load(&t->e, t->runs[n].hold, H_FRAME, DELTA(n));
+}
+
+bool bt_emit_unchecked(struct translation *t, const struct group *g, struct mem_operand *m)
 {
     const unsigned window = t->in_run ? t->window[g->first] : 0;
-    const struct access *a = &g->leader;
+    const struct bt_run *run = window ? &t->runs[window - 1] : NULL;
     struct emit *e = &t->e;
 
-    if (!window || !t->runs[window - 1].on)
+    if (!run || !run->on)
         return false;
-    if (t->runs[window - 1].base_stays) {
-        if (a->index == NO_REG) {
+    if (moving_part(run, m)) {
+        if (run->hold)
+            m->base = run->hold;
+        else
             emit_load(e, H_S0, H_FRAME, DELTA(window - 1));
-            if (g->low)
-                emit_lea(e, true, H_S0, H_S0, (int32_t)g->low);
-            return true;
-        }
-        emit_load(e, H_S1, H_FRAME, DELTA(window - 1));
-        if (bt_host_of[a->index] != IN_FRAME) {
-            emit_lea_sib(e, true, H_S0, H_S1, bt_host_of[a->index], a->scale, (int32_t)g->low);
-        } else {
-            emit_load(e, H_S0, H_FRAME, FRAME_GPR(a->index));
-            emit_lea_sib(e, true, H_S0, H_S1, H_S0, a->scale, (int32_t)g->low);
-        }
         return true;
     }
-    if (a->base < 16 && bt_host_of[a->base] != IN_FRAME && a->index == NO_REG) {
+    if (run->base_stays) {
+        emit_load(e, H_S0, H_FRAME, FRAME_GPR(g->leader.index));
         emit_load(e, H_S1, H_FRAME, DELTA(window - 1));
-        emit_lea_sib(e, true, H_S0, bt_host_of[a->base], H_S1, 0, (int32_t)g->low);
-        return true;
+        emit_lea_sib(e, true, H_S0, H_S1, H_S0, g->leader.scale, 0);
+    } else {
+        bt_emit_sum(t, &g->leader, H_S0, 0);
+        emit_load(e, H_S1, H_FRAME, DELTA(window - 1));
+        emit_lea_sib(e, true, H_S0, H_S0, H_S1, 0, 0);
     }
-    bt_emit_sum(t, a, H_S0, g->low);
-    emit_load(e, H_S1, H_FRAME, DELTA(window - 1));
-    emit_lea_sib(e, true, H_S0, H_S0, H_S1, 0, 0);
+    m->index = IN_FRAME;
     return true;
 }

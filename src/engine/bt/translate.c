@@ -224,13 +224,15 @@ static void emit_divide(struct translation *t, unsigned i)
         emit_imm(e, w, IMM_CMP, H_S0, 1);
         bt_cold_jump(t, cold, CC_BE);
     }
-    bt_emit_identity(e, op, 0);
+    bt_emit_identity(e, op, NULL);
     cold->after = emit_here(e);
 }
 
-/* An instruction whose access, if it has one, is at [S0 + disp] and has been checked. */
-static void emit_one(struct translation *t, unsigned i, int32_t disp)
+/* An instruction whose access, if it has one, has been checked: it is at m, or, for the stack and for what ends a
+ * block, at [S0 + disp]. */
+static void emit_at(struct translation *t, unsigned i, const struct mem_operand *m)
 {
+    const int32_t disp = m->disp;
     const struct bt_op *op = &t->op[i];
 
     t->at = i;
@@ -238,7 +240,7 @@ static void emit_one(struct translation *t, unsigned i, int32_t disp)
     switch (op->kind) {
     case OP_IDENTITY:
         flags_before(t, op);
-        bt_emit_identity(&t->e, op, disp);
+        bt_emit_identity(&t->e, op, m);
         flags_after(t, op);
         break;
     case OP_LEA_:
@@ -272,6 +274,11 @@ static void emit_one(struct translation *t, unsigned i, int32_t disp)
     bt_note_flags(t, op);
 }
 
+static void emit_one(struct translation *t, unsigned i, int32_t disp)
+{
+    emit_at(t, i, &(struct mem_operand){.base = H_S0, .index = IN_FRAME, .disp = disp});
+}
+
 static bool ends_block(const struct bt_op *op)
 {
     return op->kind == OP_CALL || op->kind == OP_RET;
@@ -289,16 +296,31 @@ static struct flags_place flags_place(const struct translation *t)
     return (struct flags_place){.h = t->flags_h, .m = t->flags_m, .recipe = t->recipe};
 }
 
+/* m: of what is at its common base. */
+static unsigned emit_unchecked(struct translation *t, const struct group *group, struct mem_operand m)
+{
+    const int32_t base = m.disp;
+
+    for (unsigned i = group->first; i <= group->last; i++) {
+        m.disp = base + group->delta[i - group->first];
+        emit_at(t, i, &m);
+    }
+    return group->last + 1;
+}
+
 /* A group that lies in two pages is executed by its semantics; or, where that happens often, once more here with a
  * check for each access. */
 static unsigned emit_group(struct translation *t, unsigned first)
 {
     struct group group;
+    struct mem_operand m;
     struct cold *cold;
     struct bt_site *site;
     unsigned index;
 
     bt_find_group(t, first, &group);
+    if (bt_emit_unchecked(t, &group, &m))
+        return emit_unchecked(t, &group, m);
     site = bt_new_site(t, first, group.last, &index);
     site->end = ends_block(&t->op[group.last]);
     cold = bt_emit_check(t, &group, index);

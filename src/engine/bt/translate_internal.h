@@ -109,8 +109,10 @@ struct translation {
     struct bt_run { /* of a window: its access stays in the page for a known number of rounds */
         bool on, base_stays;
         struct group group;
+        struct access first; /* of the next round: the leader; limits.c: with the counter for what will be its copy */
         int64_t step, ahead; /* bytes its address moves in a round, and of that before it is made; limits.c: or 1 */
         uint8_t shift;       /* limits.c: of the counter in its address */
+        uint8_t hold;        /* the scratch register that holds its frame.delta; 0: none */
         bool late;           /* limits.c: the counter moves once more before it is made */
     } runs[BT_WINDOWS];
     struct bt_limit {           /* a run that ends when the counter is above a limit */
@@ -226,10 +228,14 @@ bool bt_find_runs(struct translation *t);                         /* are there a
 void bt_emit_run_begin(struct translation *t);                    /* how many rounds? flags are lost */
 void bt_end_run_begin(struct translation *t, uint32_t otherwise); /* where to go if there can be no run now */
 void bt_emit_run_round(struct translation *t); /* goes to t->loop if there were enough; flags are lost */
-/* The group's accesses need no check in the present run: S0 = host address of the lowest byte. Else false. */
-bool bt_emit_unchecked(struct translation *t, const struct group *group);
+/* The group's accesses need no check in the present run: m is where their common base is. Else false. */
+bool bt_emit_unchecked(struct translation *t, const struct group *group, struct mem_operand *m);
+/* Which scratch registers hold something during a run; just before its first round: what. */
+void bt_choose_held(struct translation *t);
+void bt_emit_hold(struct translation *t);
 /* Does no instruction of the loop write the register? */
 bool bt_stays(const struct translation *t, unsigned reg);
+bool bt_base_stays(const struct translation *t, unsigned reg); /* or RIP: it is part of frame.delta */
 /* Can the accesses of this group, the one that begins with the instruction, do without checks at all? Finds it. */
 bool bt_may_run(const struct translation *t, unsigned first, struct bt_run *run);
 /* S0 = the offset in its page where the access will be made, S1 = the soft-TLB entry of that page. */
@@ -249,8 +255,9 @@ void bt_emit_cli(struct translation *t, unsigned i);
 void bt_emit_sti(struct translation *t, unsigned i, bool same_page);
 void bt_emit_swapgs(struct translation *t, unsigned i);
 
-/* rewrite.c. The instruction itself; its memory operand is [S0 + disp]. S1 (without memory operand S0 too) is lost. */
-void bt_emit_identity(struct emit *e, const struct bt_op *op, int32_t disp);
+/* rewrite.c. The instruction itself, with this memory operand if it has one. If it names registers that live in the
+ * frame, S1 (without memory operand S0 too) is lost. */
+void bt_emit_identity(struct emit *e, const struct bt_op *op, const struct mem_operand *m);
 
 /* trace.c. What the host code from here on is made for: an instruction (its number), or one of these. */
 enum { MARK_ENTRY = 0x100, MARK_LOOP, MARK_RUN, MARK_END, MARK_CHECKED, MARK_COLD /* + number of the cold part */ };
