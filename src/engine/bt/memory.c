@@ -438,8 +438,14 @@ static bool register_is_steady(const struct translation *t, unsigned i, unsigned
     return !writer || stays_near(writer, shift);
 }
 
+/* Leaves what may be accessed as it is, for certain: call-outs may not (STAC, CLAC). */
+static bool is_harmless(enum op_kind kind)
+{
+    return (kind >= OP_IDENTITY && kind <= OP_PUSH_MEMORY) || kind == OP_DIVIDE || kind >= OP_JMP;
+}
+
 /* A register that a loop loads from memory, or computes otherwise than by steps, leads anywhere: no window for what it
- * points to. A call-out may change what may be accessed (STAC, CLAC). */
+ * points to. */
 static bool is_steady(const struct translation *t, const struct group *g)
 {
     uint16_t registers = registers_of(&g->leader);
@@ -447,7 +453,7 @@ static bool is_steady(const struct translation *t, const struct group *g)
     for (unsigned i = 0; i <= t->loop_last; i++) {
         const struct bt_op *op = &t->op[i];
 
-        if (op->kind == OP_CALLOUT ||
+        if (!is_harmless(op->kind) ||
             ((op->memory || op->kind == OP_POP || op->kind == OP_LEAVE) && (op->gpr_written & registers)))
             return false;
     }
