@@ -202,6 +202,18 @@ static uint32_t segment_split(const struct bt_vcpu *vcpu, unsigned segment)
     return (uint32_t)(segment * vcpu->cache.segment_size + vcpu->cache.segment_size * BT_HOT_SHARE);
 }
 
+/* The oldest segment; a fresh one if what the last ones' translations made room for is wanted again. */
+static unsigned next_segment(struct bt_cache *cache)
+{
+    const unsigned active = cache->active;
+
+    if (ghosts_many(&cache->ghosts) && active < cache->segments) {
+        cache->active = MIN(2 * active, cache->segments);
+        return active;
+    }
+    return (cache->current + 1) % active;
+}
+
 void bt_cache_reserve(struct bt_vcpu *vcpu, size_t bytes, size_t cold_bytes)
 {
     struct bt_cache *cache = &vcpu->cache;
@@ -209,11 +221,8 @@ void bt_cache_reserve(struct bt_vcpu *vcpu, size_t bytes, size_t cold_bytes)
     if (cache->used && cache->used + bytes <= segment_split(vcpu, cache->current) &&
         cache->cold_used + cold_bytes <= (cache->current + 1) * cache->segment_size)
         return;
-    if (cache->used && ++cache->current == cache->active) {
-        if (ghosts_many(&cache->ghosts))
-            cache->active = MIN(2 * cache->active, cache->segments);
-        cache->current %= cache->active;
-    }
+    if (cache->used)
+        cache->current = next_segment(cache);
     recycle(vcpu, cache->current);
     cache->used = segment_begin(vcpu, cache->current);
     cache->cold_used = segment_split(vcpu, cache->current);

@@ -11,9 +11,11 @@
 #include "base/types.h"
 
 #define GHOST_BITS 18
+#define GHOSTS     (1u << (GHOST_BITS - 3)) /* remembered at most: another key is then taken for one of them 1 in 8 times */
 
 struct ghosts {
     uint64_t seen[1 << (GHOST_BITS - 6)]; /* a bit for a key's hash: was put out */
+    unsigned out;                         /* how many */
     unsigned made, again;                 /* entries made, and how many of them were put out before */
 };
 
@@ -24,6 +26,10 @@ static inline unsigned ghost_of(uint64_t key)
 
 static inline void ghosts_put_out(struct ghosts *ghosts, uint64_t key)
 {
+    if (ghosts->out++ == GHOSTS) {
+        memset(ghosts->seen, 0, sizeof(ghosts->seen));
+        ghosts->out = 1;
+    }
     ghosts->seen[ghost_of(key) / 64] |= BIT(ghost_of(key) % 64);
 }
 
@@ -38,7 +44,7 @@ static inline bool ghosts_many(struct ghosts *ghosts)
 {
     bool many = ghosts->again > ghosts->made / 4;
 
-    memset(ghosts, 0, sizeof(*ghosts));
+    ghosts->made = ghosts->again = 0;
     return many;
 }
 
