@@ -11,8 +11,7 @@
 #include "base/types.h"
 
 #define GHOST_BITS 18
-#define GHOSTS     (1u << (GHOST_BITS - 3)) /* remembered at most; another key is then taken for one of them 1 in 8 times \
-                                             */
+#define GHOSTS     (1u << (GHOST_BITS - 3)) /* remembered at most; 1 key in 8 is then wrongly taken for one of them */
 
 struct ghosts {
     uint64_t seen[1 << (GHOST_BITS - 6)]; /* a bit for a key's hash: was put out */
