@@ -31,7 +31,7 @@
 #include "x86/zydis.h"
 
 #define SEEN         65536 /* instructions whose comparisons are counted; some share a counter */
-#define OFTEN        8     /* comparisons of one instruction, before it is left to the counting side */
+#define OFTEN        4     /* comparisons of one instruction, before it is left to the counting side */
 #define STRIDE_MAX   256   /* instructions that side does alone before it looks whether something new has come */
 #define BUDGET       4096  /* comparisons in a guest's life; a carrying over counts as some */
 #define CARRY_COST   8
