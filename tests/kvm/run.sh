@@ -19,7 +19,7 @@ known='--differs /differs/kvm-differs.txt --differs /differs/nested-differs.txt 
 # and AVX. QEMU 7.2 seems not to let KVM intercept XSETBV: XCR0 is lost at the next entry into the guest, unless KVM has
 # been told of its value before (--xcr0). So most tests have a processor without XSAVE.
 steps="60|doctor|trapeze doctor
-2400|engine|engine-run --engine kvm --limit 60 $known --differs /differs/turns-differs.txt /images
+3600|engine|engine-run --engine kvm --limit 120 $known --differs /differs/turns-differs.txt /images
 300|contract|engine-contract kvm
 300|processors|trapeze run --engine kvm --cpus 2 -- sh -c 'test \$(nproc) = 2'
 300|auto|trapeze run -- true 2>&1 | tee /tmp/auto; grep -q 'engine kvm' /tmp/auto

@@ -9,7 +9,7 @@
 
 #define SMP_MAX      8
 #define SMP_WAKE     0x30           /* vector with which smp_run() wakes them */
-#define SMP_PATIENCE 20000000000ull /* TSC ticks: more than anything takes */
+#define SMP_PATIENCE 40000000000ull /* TSC ticks: more than anything takes */
 
 extern unsigned smp_count; /* processors that run, the boot processor among them */
 extern uint32_t smp_apic_id[SMP_MAX];
