@@ -3,7 +3,7 @@
 # engines (default: interp and bt) and of QEMU's TCG if it is installed, while the default guest idles at its shell.
 #
 # "own" is anonymous and shared memory (heap, stacks, code caches, tables), pages mapped twice counted once; "files" is
-# the program and its libraries, as far as they are in memory. Guest RAM is the memfd of that name.
+# the program and its libraries, as far as they are in memory. Guest RAM is what is mapped from 32 TiB on, or QEMU's memfd.
 cd "$(dirname "$0")/.." || exit 2
 # shellcheck source=bench/common.sh
 . bench/common.sh
@@ -15,7 +15,7 @@ print_memory() { # monitor smaps
     awk -v monitor="$1" '
     /^[0-9a-f]+-[0-9a-f]+ / {
         path = $6
-        kind = path ~ "^/memfd:(guest-ram|memory-backend)" ? "ram" : path ~ "^/" && path !~ "^/(memfd:|dev/zero)" ? "file" : "own"
+        kind = $1 ~ "^200[0-9a-f]........-" || path ~ "^/memfd:memory-backend" ? "ram" : path ~ "^/" && path !~ "^/(memfd:|dev/zero)" ? "file" : "own"
     }
     $1 == "Rss:" { rss = $2 }
     $1 == "Pss:" && kind == "own" { own += $2 }

@@ -15,8 +15,6 @@ static int add_memory(struct machine *machine, struct error *err)
     uint64_t low = MIN(machine->config.memory, BOOT_MMIO_HOLE), high = machine->config.memory - low;
     int rc;
 
-    if (machine->engine->hardware)
-        mem_prefer_huge(machine->mem);
     rc = mem_add_ram(machine->mem, 0, VGA_HOLE, err);
     if (!rc)
         rc = mem_add_ram(machine->mem, OPTION_ROMS, low - OPTION_ROMS, err);

@@ -5,14 +5,12 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <unistd.h>
 
 #define MAX_SLOTS 64
 /* Guest RAM goes to host addresses from here on, far from where libraries and stacks are put. */
 #define RAM_BASE 0x200000000000ull
 
 struct mem {
-    bool huge; /* see mem_prefer_huge() */
     unsigned count;
     struct mem_slot slot[MAX_SLOTS];
     void (*written)(void *opaque, gpa_t gpa, uint64_t len);
@@ -53,32 +51,8 @@ int mem_add(struct mem *mem, const struct mem_slot *slot, struct error *err)
     return 0;
 }
 
-void mem_prefer_huge(struct mem *mem)
-{
-    mem->huge = true;
-}
-
-/* A file's pages, which other processes can map too. */
-static void *map_file(gpa_t gpa, uint64_t size, struct error *err)
-{
-    int fd = memfd_create("guest-ram", MFD_CLOEXEC);
-    void *host = MAP_FAILED;
-
-    if (fd < 0) {
-        error_set(err, -errno, "guest RAM: memfd_create: %s", strerror(errno));
-        return MAP_FAILED;
-    }
-    if (ftruncate(fd, (off_t)size) == 0)
-        host =
-            mmap((void *)(uintptr_t)(RAM_BASE + gpa), size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, fd, 0);
-    if (host == MAP_FAILED)
-        error_set(err, -errno, "guest RAM of %lu MiB: %s", size >> 20, strerror(errno));
-    close(fd);
-    return host;
-}
-
-/* Memory of this process alone: for a file's, most kernels are not set to give huge pages. */
-static void *map_huge(gpa_t gpa, uint64_t size, struct error *err)
+/* Private memory: for a file's, most kernels are not set to give huge pages. */
+static void *map_ram(gpa_t gpa, uint64_t size, struct error *err)
 {
     void *host = mmap((void *)(uintptr_t)(RAM_BASE + gpa), size, PROT_READ | PROT_WRITE,
                       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
@@ -93,7 +67,7 @@ static void *map_huge(gpa_t gpa, uint64_t size, struct error *err)
 int mem_add_ram(struct mem *mem, gpa_t gpa, uint64_t size, struct error *err)
 {
     struct mem_slot slot = {.gpa = gpa, .size = size, .owned = true};
-    void *host = mem->huge ? map_huge(gpa, size, err) : map_file(gpa, size, err);
+    void *host = map_ram(gpa, size, err);
     int rc;
 
     if (host == MAP_FAILED)

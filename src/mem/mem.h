@@ -2,9 +2,9 @@
  * mem/mem.h: the guest-physical map: which addresses are RAM or ROM, and where
  * that memory is in the host. Everything else belongs to the bus.
  *
- * RAM is one file-backed shared mapping (memfd) at an address the monitor
- * chooses, or private memory in huge pages (mem_prefer_huge). The map changes only while vCPUs stand still; lookups
- * take no lock.
+ * RAM is private memory at an address the monitor chooses, in huge pages where
+ * the host gives them. The map changes only while vCPUs stand still; lookups take
+ * no lock.
  */
 #ifndef MEM_MEM_H
 #define MEM_MEM_H
@@ -25,9 +25,6 @@ struct mem_slot {
 struct mem *mem_new(void);
 void mem_free(struct mem *mem);
 
-/* RAM added from now on is in huge pages where the host gives them, and no file's: for engines whose guests use the
- * processor's own page tables. */
-void mem_prefer_huge(struct mem *mem);
 /* Adds RAM (zeroed) at gpa. -ENOMEM, -EINVAL (overlap, alignment) with a message. */
 int mem_add_ram(struct mem *mem, gpa_t gpa, uint64_t size, struct error *err);
 /* Adds memory of the caller's (host, size bytes): ROM, or a window into somebody's RAM. */

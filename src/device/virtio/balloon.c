@@ -63,8 +63,7 @@ static void discard(struct virtio_balloon *balloon, gpa_t gpa, uint64_t len)
     if (first >= last || !slot || slot->readonly || !slot->owned)
         return;
     host = mem_pointer(balloon->virtio.mem, first, last - first);
-    /* A file's pages, or memory of this process alone. */
-    if (!host || (madvise(host, last - first, MADV_REMOVE) && madvise(host, last - first, MADV_DONTNEED)))
+    if (!host || madvise(host, last - first, MADV_DONTNEED))
         return;
     mem_written(balloon->virtio.mem, first, last - first);
     balloon->info.returned += last - first;
