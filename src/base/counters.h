@@ -44,6 +44,7 @@
     X(callouts_memory,      "  of these: an access off the fast path") \
     X(callouts_branch,      "  of these: a branch to what the jump table or return stack does not have") \
     X(callouts_instruction, "  of these: not translated") \
+    X(leaves,               "instructions done for translated code without leaving it") \
     X(decode_ns,            "ns spent on decoding") \
     X(translate_ns,         "ns spent on translating")
 /* clang-format on */

@@ -1,20 +1,16 @@
 /*
- * base/vclock.c: guest TSC = base + (host TSC - host base) * rate; a clock
- * that stands still has rate 0. Readers take no lock: the three numbers are
- * one consistent set, guarded by a sequence counter.
+ * base/vclock.c: the virtual clock: what it is made of is in vclock_read.h; here
+ * are its changes, its other units, and the host's TSC frequency.
  */
-#include "base/vclock.h"
+#include "base/vclock_read.h"
 
 #include <cpuid.h>
 #include <pthread.h>
-#include <stdatomic.h>
 #include <stdlib.h>
 #include <time.h>
-#include <x86intrin.h>
 
 #define NS_PER_SECOND 1000000000ull
-#define RATE_SHIFT    32
-#define RATE_ONE      (1ull << RATE_SHIFT)
+#define RATE_ONE      (1ull << VCLOCK_RATE_SHIFT)
 
 typedef unsigned __int128 u128;
 
@@ -25,23 +21,16 @@ struct scale {
 };
 
 struct vclock {
+    struct vclock_state state; /* first: vclock_read.h */
     uint64_t tsc_hz;
     bool manual;
     int64_t wall_ns;
     struct scale to_ns, to_tsc;
 
-    atomic_uint sequence; /* odd: being changed */
-    _Atomic uint64_t host_base, tsc_base;
-    _Atomic uint64_t rate; /* in units of 1 / RATE_ONE; 0: stands still */
-
     pthread_mutex_t writers;
     uint64_t run_rate; /* the rate when it runs */
     void (*changed)(void *opaque);
     void *changed_opaque;
-};
-
-struct reading {
-    uint64_t tsc, rate;
 };
 
 static struct scale scale_make(uint64_t num, uint64_t den)
@@ -65,18 +54,6 @@ static uint64_t saturate(u128 value)
 static uint64_t scale_apply(struct scale scale, uint64_t value)
 {
     return saturate(((u128)value * scale.mult) >> scale.shift);
-}
-
-/* Exactly between what comes before and after it: neither may another thread's reading lie in our future, nor a
- * reading be taken after the sequence that goes with it. */
-static uint64_t host_tsc(void)
-{
-    uint64_t tsc;
-
-    _mm_lfence();
-    tsc = __rdtsc();
-    _mm_lfence();
-    return tsc;
 }
 
 /* --- the host's TSC frequency ------------------------------------------------------- */
@@ -120,7 +97,7 @@ static void sample(uint64_t *tsc, uint64_t *ns)
     int i;
 
     for (i = 0; i < 8; i++) {
-        uint64_t before = host_tsc(), now = raw_ns(), after = host_tsc();
+        uint64_t before = vclock_host_tsc(), now = raw_ns(), after = vclock_host_tsc();
 
         if (after - before < best) {
             best = after - before;
@@ -171,8 +148,8 @@ static struct vclock *clock_make(uint64_t tsc_hz, bool manual)
     clock->to_tsc = scale_make(tsc_hz, NS_PER_SECOND);
     pthread_mutex_init(&clock->writers, NULL);
     clock->run_rate = manual ? 0 : RATE_ONE;
-    atomic_init(&clock->host_base, manual ? 0 : host_tsc());
-    atomic_init(&clock->rate, clock->run_rate);
+    atomic_init(&clock->state.host_base, manual ? 0 : vclock_host_tsc());
+    atomic_init(&clock->state.rate, clock->run_rate);
     return clock;
 }
 
@@ -212,31 +189,6 @@ void vclock_set_wall_ns(struct vclock *clock, int64_t ns)
 
 /* --- reading ---------------------------------------------------------------------------- */
 
-static uint64_t guest_tsc(uint64_t host, uint64_t host_base, uint64_t tsc_base, uint64_t rate)
-{
-    if (!rate || host <= host_base) /* another core's TSC may be a little behind */
-        return tsc_base;
-    return tsc_base + (uint64_t)(((u128)(host - host_base) * rate) >> RATE_SHIFT);
-}
-
-static struct reading read_clock(const struct vclock *clock)
-{
-    struct reading reading;
-    unsigned sequence;
-
-    do {
-        uint64_t host_base, tsc_base;
-
-        sequence = atomic_load_explicit(&clock->sequence, memory_order_acquire);
-        host_base = atomic_load_explicit(&clock->host_base, memory_order_relaxed);
-        tsc_base = atomic_load_explicit(&clock->tsc_base, memory_order_relaxed);
-        reading.rate = atomic_load_explicit(&clock->rate, memory_order_relaxed);
-        reading.tsc = guest_tsc(reading.rate ? host_tsc() : 0, host_base, tsc_base, reading.rate);
-        atomic_thread_fence(memory_order_acquire);
-    } while ((sequence & 1) || sequence != atomic_load_explicit(&clock->sequence, memory_order_relaxed));
-    return reading;
-}
-
 uint64_t vclock_tsc_hz(const struct vclock *clock)
 {
     return clock->tsc_hz;
@@ -244,7 +196,7 @@ uint64_t vclock_tsc_hz(const struct vclock *clock)
 
 uint64_t vclock_tsc(const struct vclock *clock)
 {
-    return read_clock(clock).tsc;
+    return vclock_read(clock).tsc;
 }
 
 uint64_t vclock_ns(const struct vclock *clock)
@@ -272,7 +224,7 @@ uint64_t vclock_ns_to_tsc(const struct vclock *clock, uint64_t ns)
 
 uint64_t vclock_host_ns_until(const struct vclock *clock, uint64_t ns)
 {
-    struct reading now = read_clock(clock);
+    struct vclock_reading now = vclock_read(clock);
     uint64_t then = vclock_ns_to_tsc(clock, ns);
     uint64_t host_ticks, host_ns;
 
@@ -280,7 +232,7 @@ uint64_t vclock_host_ns_until(const struct vclock *clock, uint64_t ns)
         return 0;
     if (!now.rate)
         return UINT64_MAX;
-    host_ticks = saturate((((u128)(then - now.tsc) << RATE_SHIFT) + now.rate - 1) / now.rate);
+    host_ticks = saturate((((u128)(then - now.tsc) << VCLOCK_RATE_SHIFT) + now.rate - 1) / now.rate);
     host_ns = vclock_tsc_to_ns(clock, host_ticks); /* host ticks have the same length */
     return host_ns < UINT64_MAX - 1 ? host_ns + 1 : UINT64_MAX - 1;
 }
@@ -296,19 +248,19 @@ bool vclock_is_manual(const struct vclock *clock)
  * for all: nobody may get a later one at the old rate. The caller holds writers. */
 static void rebase(struct vclock *clock, uint64_t rate, uint64_t ticks)
 {
-    unsigned sequence = atomic_load_explicit(&clock->sequence, memory_order_relaxed);
-    uint64_t host_base = atomic_load_explicit(&clock->host_base, memory_order_relaxed);
-    uint64_t tsc_base = atomic_load_explicit(&clock->tsc_base, memory_order_relaxed);
-    uint64_t old_rate = atomic_load_explicit(&clock->rate, memory_order_relaxed), host;
+    unsigned sequence = atomic_load_explicit(&clock->state.sequence, memory_order_relaxed);
+    uint64_t host_base = atomic_load_explicit(&clock->state.host_base, memory_order_relaxed);
+    uint64_t tsc_base = atomic_load_explicit(&clock->state.tsc_base, memory_order_relaxed);
+    uint64_t old_rate = atomic_load_explicit(&clock->state.rate, memory_order_relaxed), host;
 
-    atomic_store_explicit(&clock->sequence, sequence + 1, memory_order_relaxed);
+    atomic_store_explicit(&clock->state.sequence, sequence + 1, memory_order_relaxed);
     atomic_thread_fence(memory_order_seq_cst);
-    host = host_tsc();
-    tsc_base = guest_tsc(host, host_base, tsc_base, old_rate) + ticks;
-    atomic_store_explicit(&clock->tsc_base, tsc_base, memory_order_relaxed);
-    atomic_store_explicit(&clock->host_base, host, memory_order_relaxed);
-    atomic_store_explicit(&clock->rate, rate, memory_order_relaxed);
-    atomic_store_explicit(&clock->sequence, sequence + 2, memory_order_release);
+    host = vclock_host_tsc();
+    tsc_base = vclock_guest_tsc(host, host_base, tsc_base, old_rate) + ticks;
+    atomic_store_explicit(&clock->state.tsc_base, tsc_base, memory_order_relaxed);
+    atomic_store_explicit(&clock->state.host_base, host, memory_order_relaxed);
+    atomic_store_explicit(&clock->state.rate, rate, memory_order_relaxed);
+    atomic_store_explicit(&clock->state.sequence, sequence + 2, memory_order_release);
 }
 
 static void change(struct vclock *clock, uint64_t rate, uint64_t ticks)
@@ -333,12 +285,12 @@ void vclock_resume(struct vclock *clock)
 
 void vclock_set_rate(struct vclock *clock, uint32_t num, uint32_t den)
 {
-    bool running = read_clock(clock).rate != 0;
+    bool running = vclock_read(clock).rate != 0;
 
     if (clock->manual || !num || !den)
         return;
     pthread_mutex_lock(&clock->writers);
-    clock->run_rate = MAX(((uint64_t)num << RATE_SHIFT) / den, 1);
+    clock->run_rate = MAX(((uint64_t)num << VCLOCK_RATE_SHIFT) / den, 1);
     change(clock, running ? clock->run_rate : 0, 0);
 }
 

@@ -27,13 +27,7 @@ struct pieces {
 
 unsigned x86_mmu_index(const struct x86_cpu *cpu, unsigned access)
 {
-    if (x86_access_user(cpu, access))
-        return MMU_USER;
-    if ((access & ACCESS_KIND) == ACCESS_FETCH) /* SMAP is not about them */
-        return MMU_SUPERVISOR;
-    if ((cpu->cr4 & CR4_SMAP) && ((access & ACCESS_IMPLICIT) || !(cpu->rflags & FLAG_AC)))
-        return MMU_SUPERVISOR_SMAP;
-    return MMU_SUPERVISOR;
+    return x86_view_index(cpu, access);
 }
 
 uint8_t *x86_host_page(struct x86_cpu *cpu, gpa_t gpa, unsigned *flags)

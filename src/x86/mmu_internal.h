@@ -5,7 +5,7 @@
 #define X86_MMU_INTERNAL_H
 
 #include "x86/mmu.h"
-#include "x86/tlb.h"
+#include "x86/view.h"
 
 struct x86_walk {
     gpa_t page;    /* of the 4 KiB that the linear address lies in */
@@ -16,14 +16,6 @@ struct x86_walk {
     bool dirty;  /* D of the leaf */
     bool global; /* G of the leaf, with CR4.PGE */
 };
-
-/* Is the access made with user rights? */
-static inline bool x86_access_user(const struct x86_cpu *cpu, unsigned access)
-{
-    if (access & (ACCESS_USER | ACCESS_IMPLICIT))
-        return access & ACCESS_USER;
-    return cpu->cpl == 3;
-}
 
 /* Walks the tables for a canonical address, checks the access, sets A and D. X86_NEXT, or X86_FAULT: #PF. */
 enum x86_rc x86_walk(struct x86_cpu *cpu, gva_t lin, unsigned access, struct x86_walk *walk);

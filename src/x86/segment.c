@@ -5,20 +5,6 @@
  */
 #include "x86/segment.h"
 
-struct x86_segment x86_unpack_descriptor(uint64_t raw, uint16_t selector)
-{
-    struct x86_segment seg = {
-        .base = (raw >> 16 & 0xffffff) | (raw >> 32 & 0xff000000),
-        .limit = (uint32_t)((raw & 0xffff) | (raw >> 32 & 0xf0000)),
-        .selector = selector,
-        .attr = (uint16_t)(raw >> 40 & 0xf0ff),
-    };
-
-    if (seg.attr & ATTR_G)
-        seg.limit = seg.limit << 12 | 0xfff;
-    return seg;
-}
-
 static enum x86_rc selector_fault(struct x86_cpu *cpu, uint8_t vector, uint16_t selector)
 {
     return x86_raise_error(cpu, vector, selector & SELECTOR_ERROR);
@@ -239,21 +225,6 @@ enum x86_rc x86_tss_ist(struct x86_cpu *cpu, unsigned ist, uint64_t *sp)
     if (offset + 7 > cpu->tr.limit || !(cpu->tr.attr & ATTR_P))
         return selector_fault(cpu, VEC_TS, cpu->tr.selector);
     return x86_system_read(cpu, cpu->tr.base + offset, sp, 8);
-}
-
-void x86_null_inner_segments(struct x86_cpu *cpu, unsigned cpl)
-{
-    static const uint8_t data[] = {SEG_ES, SEG_DS, SEG_FS, SEG_GS};
-
-    for (unsigned i = 0; i < ARRAY_SIZE(data); i++) {
-        struct x86_segment *s = &cpu->seg[data[i]];
-
-        /* Bases stay: FS and GS of a 64-bit program are null with a base of their own. */
-        if ((s->attr & ATTR_P) && !x86_is_conforming(s->attr) && x86_dpl(s) < cpl) {
-            s->selector = 0;
-            s->attr = 0;
-        }
-    }
 }
 
 bool x86_in_limit(const struct x86_segment *seg, uint64_t offset, unsigned size)

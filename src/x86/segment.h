@@ -104,7 +104,19 @@ static inline enum x86_rc x86_system_write(struct x86_cpu *cpu, gva_t lin, const
     return x86_write_linear(cpu, lin, data, size, ACCESS_WRITE | ACCESS_IMPLICIT);
 }
 
-struct x86_segment x86_unpack_descriptor(uint64_t raw, uint16_t selector);
+static inline struct x86_segment x86_unpack_descriptor(uint64_t raw, uint16_t selector)
+{
+    struct x86_segment seg = {
+        .base = (raw >> 16 & 0xffffff) | (raw >> 32 & 0xff000000),
+        .limit = (uint32_t)((raw & 0xffff) | (raw >> 32 & 0xf0000)),
+        .selector = selector,
+        .attr = (uint16_t)(raw >> 40 & 0xf0ff),
+    };
+
+    if (seg.attr & ATTR_G)
+        seg.limit = seg.limit << 12 | 0xfff;
+    return seg;
+}
 
 /* Reads the 8-byte descriptor of a selector that is not null. Outside its table: exception `vector` with the selector
  * as error code. */
@@ -138,7 +150,20 @@ enum x86_rc x86_tss_stack(struct x86_cpu *cpu, unsigned level, uint64_t *sp, uin
 enum x86_rc x86_tss_ist(struct x86_cpu *cpu, unsigned ist, uint64_t *sp);
 
 /* After a return to an outer level: data segments it may not have become null (SDM vol. 2, RET, IRET). */
-void x86_null_inner_segments(struct x86_cpu *cpu, unsigned cpl);
+static inline void x86_null_inner_segments(struct x86_cpu *cpu, unsigned cpl)
+{
+    static const uint8_t data[] = {SEG_ES, SEG_DS, SEG_FS, SEG_GS};
+
+    for (unsigned i = 0; i < ARRAY_SIZE(data); i++) {
+        struct x86_segment *s = &cpu->seg[data[i]];
+
+        /* Bases stay: FS and GS of a 64-bit program are null with a base of their own. */
+        if ((s->attr & ATTR_P) && !x86_is_conforming(s->attr) && x86_dpl(s) < cpl) {
+            s->selector = 0;
+            s->attr = 0;
+        }
+    }
+}
 
 /* Are size bytes at offset inside the segment's limit (expand-down too)? */
 bool x86_in_limit(const struct x86_segment *seg, uint64_t offset, unsigned size);

@@ -8,8 +8,7 @@
 
 #include "base/log.h"
 #include "x86/cpu.h"
-#include "x86/debug_internal.h"
-#include "x86/mmu.h"
+#include "x86/view.h"
 
 static unsigned entries(const struct x86_tlb_table *table)
 {
@@ -225,26 +224,7 @@ static struct x86_tlb_space *find_space(struct x86_tlb *tlb, uint16_t pcid)
     return NULL;
 }
 
-static void forget_stack(struct x86_tlb *tlb)
-{
-    tlb->stack.tag = tlb->no_stack;
-    tlb->stack.host = tlb->nowhere;
-}
-
 /* --- contexts ------------------------------------------------------------------------------------------ */
-
-static bool one_kernel(const struct x86_cpu *cpu)
-{
-    return cpu->cpl != 3 && !cpu->tlb->local_code && (cpu->cr4 & CR4_SMEP) && x86_long_mode(cpu);
-}
-
-static void set_context(struct x86_cpu *cpu)
-{
-    struct x86_tlb *tlb = cpu->tlb;
-    const uint64_t id = one_kernel(cpu) ? tlb->kernel_id : tlb->space->id;
-
-    tlb->context = (id << 4 | (unsigned)(cpu->cpl == 3) << 3 | cpu->mode | (uint64_t)cpu->segmented << 60) * tlb->key;
-}
 
 static unsigned fetched_bit(gva_t lin)
 {
@@ -258,9 +238,9 @@ void x86_tlb_note_fetch(struct x86_cpu *cpu, gva_t lin, bool global)
 
     tlb->fetched_bits += !(tlb->fetched[bit / 64] & BIT(bit % 64));
     tlb->fetched[bit / 64] |= BIT(bit % 64);
-    if (one_kernel(cpu) && (!global || !(lin >> 63))) {
+    if (x86_view_is_kernel(cpu) && (!global || !(lin >> 63))) {
         tlb->local_code = true;
-        set_context(cpu);
+        x86_view_set_context(cpu);
     }
 }
 
@@ -275,23 +255,14 @@ static void renew_contexts(struct x86_tlb *tlb, gva_t lin)
 
 void x86_tlb_select(struct x86_cpu *cpu)
 {
-    struct x86_tlb *tlb = cpu->tlb;
-    bool align = cpu->cpl == 3 && (cpu->cr0 & CR0_AM) && (cpu->rflags & FLAG_AC);
-
-    tlb->table = &tlb->space->table[x86_mmu_index(cpu, ACCESS_FETCH)];
-    tlb->fetch_mask = tlb->table->mask;
-    tlb->current = unlikely(align || x86_data_breakpoints_enabled(cpu))
-                       ? &tlb->none
-                       : &tlb->space->table[x86_mmu_index(cpu, ACCESS_READ)];
-    forget_stack(tlb);
-    set_context(cpu);
+    x86_view_select(cpu);
 }
 
 void x86_tlb_seed(struct x86_tlb *tlb, uint64_t key, uint64_t no_stack)
 {
     tlb->key = key | 1;
     tlb->no_stack = BIT(63) | (no_stack & (BIT(62) - 1) & PAGE_MASK); /* not canonical: bits 63 and 62 differ */
-    forget_stack(tlb);
+    x86_view_forget_stack(tlb);
 }
 
 void x86_tlb_init(struct x86_cpu *cpu)
@@ -454,7 +425,7 @@ void x86_tlb_flush_page(struct x86_cpu *cpu, gva_t lin)
 void x86_tlb_protect_gpa(struct x86_cpu *cpu, gpa_t gpa)
 {
     for_each_table(cpu->tlb, protect_gpa, gpa, PAGE_SHIFT);
-    forget_stack(cpu->tlb);
+    x86_view_forget_stack(cpu->tlb);
 }
 
 static void protect_any(struct x86_tlb_table *table, unsigned slot, uint64_t arg, unsigned shift)
@@ -470,7 +441,7 @@ static void protect_table(struct x86_tlb_table *table, uint64_t arg, unsigned sh
 void x86_tlb_protect_all(struct x86_cpu *cpu)
 {
     for_each_table(cpu->tlb, protect_table, 0, 0);
-    forget_stack(cpu->tlb);
+    x86_view_forget_stack(cpu->tlb);
 }
 
 void x86_tlb_drop_gpa(struct x86_cpu *cpu, gpa_t gpa)

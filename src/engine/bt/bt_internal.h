@@ -146,7 +146,8 @@ struct bt_cache {
 /* Host code every translation uses: offsets in the code region. */
 #define BT_THUNKS(X)                                                                                                   \
     X(enter)                                                                                                           \
-    X(leave) X(callout) X(link) X(resolve) X(need_vectors) X(load_vectors) X(stack_miss) X(tlb_miss) X(jump_miss)
+    X(leave)                                                                                                           \
+    X(callout) X(leaf) X(link) X(resolve) X(need_vectors) X(load_vectors) X(stack_miss) X(tlb_miss) X(jump_miss)
 struct bt_thunks {
 #define X(name) uint32_t name;
     BT_THUNKS(X)
@@ -218,6 +219,12 @@ static inline const void *bt_host(const struct bt_vcpu *vcpu, uint32_t offset)
     return vcpu->cache.rx + offset;
 }
 
+/* Where the jump table may have the linear address: two ways. */
+static inline struct bt_jump *bt_jump_slot(struct bt_vcpu *vcpu, uint64_t lin)
+{
+    return &vcpu->frame.jump[((uint32_t)lin * BT_JUMP_HASH & BT_JUMP_MASK) / sizeof(struct bt_jump)];
+}
+
 /* Of CS:RIP, when the guest's state is in struct x86_cpu. */
 static inline gva_t bt_linear_rip(const struct bt_vcpu *vcpu)
 {
@@ -229,6 +236,28 @@ static inline gva_t bt_linear_rip(const struct bt_vcpu *vcpu)
 static inline struct bt_near *bt_near(struct bt_vcpu *vcpu)
 {
     return (struct bt_near *)vcpu->soft.near;
+}
+
+/* Where translated code finds the soft TLB's current table. */
+static inline void bt_set_table(struct bt_vcpu *vcpu)
+{
+    bt_near(vcpu)->tlb = vcpu->soft.tlb.current->entry;
+    if (vcpu->gs)
+        __asm__ volatile("wrgsbase %0" : : "r"(bt_near(vcpu)->tlb));
+}
+
+/* What translated code knows of the soft TLB. */
+static inline void bt_take_view(struct bt_vcpu *vcpu)
+{
+    const struct x86_tlb *tlb = &vcpu->soft.tlb;
+    struct bt_near *near = bt_near(vcpu);
+
+    near->salt = tlb->context;
+    near->tlb_mask = tlb->current->mask;
+    if (near->tlb != tlb->current->entry)
+        bt_set_table(vcpu);
+    near->stack_tag = tlb->stack.tag;
+    near->stack_host = tlb->stack.host;
 }
 
 #endif

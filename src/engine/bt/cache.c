@@ -112,8 +112,7 @@ void bt_forget_jumps(struct bt_vcpu *vcpu)
 void bt_learn_jump(struct bt_vcpu *vcpu, const struct bt_code *code)
 {
     const uint64_t lin = bt_linear_rip(vcpu);
-    const size_t slot = ((uint32_t)lin * BT_JUMP_HASH & BT_JUMP_MASK) / sizeof(struct bt_jump);
-    struct bt_jump *way = &vcpu->frame.jump[slot];
+    struct bt_jump *way = bt_jump_slot(vcpu, lin);
 
     way[1] = way[0];
     way[0] = (struct bt_jump){.key = lin + vcpu->soft.tlb.context, .entry = bt_host(vcpu, code->entry_m)};

@@ -2,6 +2,7 @@
 #include "engine/bt/op.h"
 
 #include "engine/bt/emit.h"
+#include "engine/bt/leaf.h"
 
 int bt_operand_gpr(const ZydisDecodedOperand *operand)
 {
@@ -306,10 +307,39 @@ static enum op_kind divide_kind(struct bt_op *op)
     return is_identity(op) ? OP_DIVIDE : OP_CALLOUT;
 }
 
+/* MOV from a segment register to a general-purpose one? */
+static bool reads_segment(struct bt_op *op)
+{
+    const int g = bt_operand_gpr(&op->z.op[0]);
+
+    if (g < 0 || op->z.op[1].type != ZYDIS_OPERAND_TYPE_REGISTER ||
+        ZydisRegisterGetClass(op->z.op[1].reg.value) != ZYDIS_REGCLASS_SEGMENT)
+        return false;
+    op->gpr_written = (uint16_t)BIT(g);
+    return true;
+}
+
+static enum op_kind leaf_kind(enum x86_mode mode, const struct x86_insn *in)
+{
+    if (mode != MODE_LONG64 || !bt_leaf_of(in))
+        return OP_CALLOUT;
+    switch (in->mnemonic) {
+    case ZYDIS_MNEMONIC_SYSCALL:
+    case ZYDIS_MNEMONIC_SYSRET:
+    case ZYDIS_MNEMONIC_IRETQ:
+        return OP_LEAF_JUMP;
+    default:
+        return OP_LEAF;
+    }
+}
+
 static enum op_kind classify(struct bt_op *op)
 {
     const ZydisDecodedInstruction *insn = &op->z.insn;
+    enum op_kind leaf = leaf_kind(op->z.mode, op->in);
 
+    if (leaf != OP_CALLOUT)
+        return leaf;
     switch (insn->mnemonic) {
     case ZYDIS_MNEMONIC_JMP:
         return branch_kind(op, OP_JMP, OP_JMP_INDIRECT);
@@ -342,6 +372,10 @@ static enum op_kind classify(struct bt_op *op)
             return OP_CALLOUT;
         op->gpr_written = (uint16_t)BIT(bt_operand_gpr(&op->z.op[0]));
         return OP_LEA_;
+    case ZYDIS_MNEMONIC_MOV:
+        if (reads_segment(op))
+            return OP_READ_SEGMENT;
+        break;
     case ZYDIS_MNEMONIC_PAUSE: /* with REX.B it exchanges registers */
         return insn->raw.rex.B ? OP_CALLOUT : OP_NOTHING;
     default:

@@ -23,6 +23,9 @@ enum op_kind {
     OP_CLI,
     OP_STI,
     OP_SWAPGS,
+    OP_READ_SEGMENT,
+    OP_LEAF,      /* by a function of leaf.c */
+    OP_LEAF_JUMP, /* ditto, and it jumps */
     OP_DIVIDE,
     OP_JMP,
     OP_JCC,

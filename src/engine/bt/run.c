@@ -35,29 +35,14 @@ static void come_out(struct bt_vcpu *vcpu, uint64_t rip)
         cpu->counters.instructions = vcpu->end - (uint64_t)vcpu->frame.budget;
 }
 
-/* Where translated code finds the soft TLB. */
-static void set_table(struct bt_vcpu *vcpu)
-{
-    bt_near(vcpu)->tlb = vcpu->soft.tlb.current->entry;
-    if (vcpu->gs)
-        __asm__ volatile("wrgsbase %0" : : "r"(bt_near(vcpu)->tlb));
-}
-
 /* Back in, at a place in the page that begins `offset` before RIP. */
 static void go_in(struct bt_vcpu *vcpu, unsigned offset)
 {
     struct x86_cpu *cpu = &vcpu->soft.cpu;
-    const struct x86_tlb *tlb = &vcpu->soft.tlb;
-    struct bt_near *near = bt_near(vcpu);
 
     cpu->rip = (cpu->rip - offset) & address_mask(cpu);
-    near->flags = flags_get(cpu);
-    near->salt = tlb->context;
-    near->tlb_mask = tlb->current->mask;
-    if (near->tlb != tlb->current->entry)
-        set_table(vcpu);
-    near->stack_tag = tlb->stack.tag;
-    near->stack_host = tlb->stack.host;
+    bt_near(vcpu)->flags = flags_get(cpu);
+    bt_take_view(vcpu);
     vcpu->frame.budget = (int64_t)(vcpu->end - cpu->counters.instructions);
 }
 
@@ -362,7 +347,7 @@ enum soft_outcome bt_run_block(struct soft_vcpu *soft, struct block *block, stru
     if (!code)
         return soft_run_block(soft, block, exit, end);
     soft->cpu.counters.translated_runs++;
-    set_table(vcpu); /* by this thread */
+    bt_set_table(vcpu); /* by this thread */
     go_in(vcpu, code->page_offset);
     vcpu->frame.next = (uint64_t)bt_host(vcpu, code->entry_m);
     vcpu->outcome = SOFT_GO_ON;

@@ -2,6 +2,7 @@
  * engine/bt/system.c: privileged instructions that are too frequent to leave
  * translated code for. Each goes to its semantics where it would fault.
  */
+#include "engine/bt/leaf.h"
 #include "engine/bt/translate_internal.h"
 
 #define RFLAGS_SAVED ((int32_t) ~(FLAGS_STATUS | FLAG_VM | FLAG_RF))
@@ -96,4 +97,42 @@ void bt_emit_swapgs(struct translation *t, unsigned i)
     emit_store(e, H_FRAME, base, H_S0);
     emit_store(e, H_FRAME, FRAME_CPU(seg_base) + 8 * SEG_GS, H_S0);
     cold->after = emit_here(e);
+}
+
+/* The flags stay as they are. */
+void bt_emit_read_segment(struct translation *t, unsigned i)
+{
+    const struct bt_op *op = &t->op[i];
+    const unsigned seg = (unsigned)ZydisRegisterGetId(op->z.op[1].reg.value);
+    const int32_t from =
+        FRAME_CPU(seg) + (int32_t)(seg * sizeof(struct x86_segment)) + (int32_t)offsetof(struct x86_segment, selector);
+    const int g = bt_operand_gpr(&op->z.op[0]);
+    const unsigned to = bt_host_of[g] == IN_FRAME ? H_S1 : bt_host_of[g];
+
+    if (op->in->w0 == 2) {
+        emit8(&t->e, 0x66);
+        emit_rm(&t->e, false, OP_MOV, to, H_FRAME, from);
+    } else {
+        emit_rm(&t->e, false, 0x0fb7, to, H_FRAME, from); /* movzx */
+    }
+    if (to != H_S1)
+        return;
+    if (op->in->w0 == 2)
+        emit8(&t->e, 0x66);
+    emit_rm(&t->e, op->in->w0 != 2, OP_MOV_STORE, H_S1, H_FRAME, FRAME_GPR(g));
+}
+
+/* leaf.h */
+void bt_emit_leaf(struct translation *t, unsigned i)
+{
+    unsigned index;
+    struct bt_site *site = bt_new_site(t, i, i, &index);
+
+    bt_want_flags_m(t);
+    t->flags_h = false;
+    site->end = t->op[i].in->flags & INSN_END;
+    emit_mov_imm64(&t->e, H_S0, (uint64_t)site);
+    emit_mov_imm64(&t->e, H_S1, (uint64_t)bt_leaf_of(t->op[i].in));
+    emit_jump_to(&t->e, CC_ALWAYS, t->vcpu->thunk.leaf);
+    site->resume = emit_here(&t->e);
 }

@@ -151,6 +151,31 @@ static uint32_t emit_monitor_call(struct emit *e, const void *function, unsigned
     return here;
 }
 
+/* What C functions may change, but for those that they preserve. */
+static const uint8_t changed[] = {RAX, RCX, RDX, RSI, RDI, R8, RSP};
+
+/* A leaf function (leaf.h), in S1, is called for the site in S0; then on at what it returns. */
+static uint32_t emit_leaf(struct emit *e)
+{
+    uint32_t here = emit_here(e);
+
+    for (unsigned i = 0; i < ARRAY_SIZE(changed); i++)
+        emit_store(e, H_FRAME, FRAME_GPR(changed[i]), bt_host_of[changed[i]]);
+    emit_store(e, H_FRAME, FRAME_BT(sp), H_RSP);
+    emit_load(e, H_RSP, H_FRAME, FRAME_BT(host_sp));
+    emit_lea(e, true, H_RDI, H_FRAME, -(int32_t)ORIGIN);
+    emit_mov(e, H_RSI, H_S0);
+    emit_rr(e, false, 0xff, 2, H_S1); /* call S1 */
+    emit_store(e, H_FRAME, FRAME_BT(next), H_RAX);
+    emit_load(e, H_RSP, H_FRAME, FRAME_BT(sp));
+    for (unsigned i = 0; i < ARRAY_SIZE(changed); i++)
+        emit_load(e, bt_host_of[changed[i]], H_FRAME, FRAME_GPR(changed[i]));
+    emit_load(e, H_S0, H_FRAME, FRAME_NEAR(target));
+    emit_load(e, H_S1, H_FRAME, FRAME_NEAR(slot));
+    emit_rm(e, false, 0xff, 4, H_FRAME, FRAME_BT(next));
+    return here;
+}
+
 /* S0 = linear address in the stack. Makes its page the stack's TLB entry if the soft TLB allows it to be written. CF:
  * it does not, or that page is the stack's already. */
 static uint32_t emit_stack_miss(struct emit *e, const struct bt_thunks *thunk)
@@ -188,6 +213,7 @@ void bt_make_thunks(struct bt_vcpu *vcpu)
     thunk->load_vectors = emit_here(&e);
     emit_load_vectors(&e);
     thunk->callout = emit_monitor_call(&e, (const void *)bt_on_callout, H_S0, H_S1);
+    thunk->leaf = emit_leaf(&e);
     thunk->link = emit_monitor_call(&e, (const void *)bt_on_link, H_S1, H_S0);
     thunk->resolve = emit_monitor_call(&e, (const void *)bt_on_resolve, H_S0, H_S1);
     thunk->need_vectors = emit_monitor_call(&e, (const void *)bt_on_vectors, H_S0, H_S1);

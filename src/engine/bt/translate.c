@@ -425,6 +425,16 @@ unsigned bt_emit_op(struct translation *t, unsigned i)
     case OP_SWAPGS:
         bt_emit_swapgs(t, i);
         break;
+    case OP_READ_SEGMENT:
+        bt_emit_read_segment(t, i);
+        break;
+    case OP_LEAF:
+    case OP_LEAF_JUMP:
+        if (t->vcpu->counting)
+            emit_callout(t, i, i, op->in->flags & INSN_END);
+        else
+            bt_emit_leaf(t, i);
+        break;
     case OP_JMP:
         bt_emit_jmp(t, i);
         break;
@@ -564,7 +574,8 @@ static void emit_body(struct translation *t)
         }
     }
     bt_mark(t, MARK_END);
-    if (t->op[last].kind < OP_JMP && t->op[last].kind != OP_CALLOUT_END && t->op[last].kind != OP_STI)
+    if (t->op[last].kind < OP_JMP && t->op[last].kind != OP_CALLOUT_END && t->op[last].kind != OP_STI &&
+        t->op[last].kind != OP_LEAF_JUMP)
         bt_emit_edge(t, CC_ALWAYS, t->code->offset[t->count], 0);
 }
 
@@ -592,9 +603,10 @@ static void emit_checked_entry(struct translation *t, const uint8_t *page)
 static const uint8_t edges_of[] = {
     [OP_CALLOUT_END] = 1, [OP_STI] = 1, [OP_JMP] = 1, [OP_JCC] = 1, [OP_CALL] = 2, [OP_CALL_INDIRECT] = 1};
 static const uint8_t sites_of[] = {
-    [OP_CALLOUT] = 1,      [OP_CALLOUT_END] = 1,   [OP_IDENTITY] = 1, [OP_PUSH] = 1, [OP_POP] = 1,    [OP_LEAVE] = 1,
-    [OP_PUSHF] = 1,        [OP_PUSH_MEMORY] = 2,   [OP_CLI] = 1,      [OP_STI] = 1,  [OP_SWAPGS] = 1, [OP_DIVIDE] = 1,
-    [OP_JMP_INDIRECT] = 2, [OP_CALL_INDIRECT] = 4, [OP_CALL] = 2,     [OP_RET] = 2};
+    [OP_CALLOUT] = 1,       [OP_CALLOUT_END] = 1, [OP_IDENTITY] = 1,  [OP_PUSH] = 1,   [OP_POP] = 1,
+    [OP_LEAVE] = 1,         [OP_LEAF] = 1,        [OP_LEAF_JUMP] = 1, [OP_PUSHF] = 1,  [OP_PUSH_MEMORY] = 2,
+    [OP_CLI] = 1,           [OP_STI] = 1,         [OP_SWAPGS] = 1,    [OP_DIVIDE] = 1, [OP_JMP_INDIRECT] = 2,
+    [OP_CALL_INDIRECT] = 4, [OP_CALL] = 2,        [OP_RET] = 2};
 _Static_assert(ARRAY_SIZE(edges_of) <= OP_RET + 1 && ARRAY_SIZE(sites_of) == OP_RET + 1, "one for each kind");
 
 static struct bt_code *new_code(struct block *block, const struct bt_op *op, unsigned count)

@@ -254,6 +254,8 @@ void bt_emit_pushf(struct translation *t, int32_t disp); /* to [S0 + disp] */
 void bt_emit_cli(struct translation *t, unsigned i);
 void bt_emit_sti(struct translation *t, unsigned i, bool same_page);
 void bt_emit_swapgs(struct translation *t, unsigned i);
+void bt_emit_read_segment(struct translation *t, unsigned i);
+void bt_emit_leaf(struct translation *t, unsigned i);
 
 /* rewrite.c. The instruction itself, with this memory operand if it has one. If it names registers that live in the
  * frame, S1 (without memory operand S0 too) is lost. */

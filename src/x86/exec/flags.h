@@ -40,6 +40,20 @@ static inline void flags_assign(struct x86_cpu *cpu, uint32_t flags)
     cpu->rflags = (cpu->rflags & ~(uint64_t)FLAGS_STATUS) | flags;
 }
 
+/* IRET's flags: which may change depends on the privilege it is executed at. */
+static inline void flags_return(struct x86_cpu *cpu, uint64_t value, unsigned size)
+{
+    uint64_t mask = FLAGS_STATUS | FLAG_TF | FLAG_DF | FLAG_NT | FLAG_RF | FLAG_AC | FLAG_ID;
+
+    if (cpu->cpl == 0)
+        mask |= FLAG_IOPL | (cpu->cr0 & CR0_PE ? FLAG_VIF | FLAG_VIP : 0);
+    if (cpu->cpl <= (cpu->rflags & FLAG_IOPL) >> 12)
+        mask |= FLAG_IF;
+    if (size == 2)
+        mask &= 0xffff;
+    cpu->rflags = (cpu->rflags & ~(mask | FLAG_RF)) | (value & mask);
+}
+
 /* Condition codes in the order of their encoding (SDM vol. 1 appendix B): X(code, mnemonic suffix, test of fl). */
 /* clang-format off */
 #define CONDITION_LIST(X)                                                        \

@@ -3,6 +3,7 @@
  * or an outer level, to virtual-8086 mode, to the task that called.
  */
 #include "x86/exec/far.h"
+#include "x86/exec/flags.h"
 #include "x86/exec/system.h"
 #include "x86/task.h"
 
@@ -111,20 +112,6 @@ EXEC(ret_far)
     return x86_finish_return(cpu, &ret, release);
 }
 
-/* IRET's flags: which may change depends on the privilege it is executed at. */
-static void load_flags(struct x86_cpu *cpu, uint64_t value, unsigned size)
-{
-    uint64_t mask = FLAGS_STATUS | FLAG_TF | FLAG_DF | FLAG_NT | FLAG_RF | FLAG_AC | FLAG_ID;
-
-    if (cpu->cpl == 0)
-        mask |= FLAG_IOPL | (cpu->cr0 & CR0_PE ? FLAG_VIF | FLAG_VIP : 0);
-    if (cpu->cpl <= (cpu->rflags & FLAG_IOPL) >> 12)
-        mask |= FLAG_IF;
-    if (size == 2)
-        mask &= 0xffff;
-    cpu->rflags = (cpu->rflags & ~(mask | FLAG_RF)) | (value & mask);
-}
-
 static enum x86_rc iret_real(struct x86_cpu *cpu, unsigned size)
 {
     uint64_t frame[3];
@@ -138,7 +125,7 @@ static enum x86_rc iret_real(struct x86_cpu *cpu, unsigned size)
     rc = return_real(cpu, frame, 3 * size);
     if (rc != X86_JUMP)
         return rc;
-    load_flags(cpu, frame[2], size);
+    flags_return(cpu, frame[2], size);
     x86_update_mode(cpu);
     return X86_JUMP;
 }
@@ -154,7 +141,7 @@ static enum x86_rc iret_vm86(struct x86_cpu *cpu, const uint64_t *frame)
         return rc;
     if (frame[0] > 0xffff)
         return x86_raise_gp(cpu, 0);
-    load_flags(cpu, frame[2], 4);
+    flags_return(cpu, frame[2], 4);
     cpu->rflags = (cpu->rflags & ~(uint64_t)(FLAG_IOPL | FLAG_IF)) | (frame[2] & (FLAG_IOPL | FLAG_IF)) | FLAG_VM;
     cpu->seg[SEG_CS] = x86_real_segment(cpu, SEG_CS, (uint16_t)frame[1]);
     for (unsigned i = 0; i < ARRAY_SIZE(order); i++)
@@ -187,7 +174,7 @@ static enum x86_rc iret_legacy(struct x86_cpu *cpu, unsigned size)
         ret.load_ss = true;
         ret.rsp = outer[0];
     }
-    load_flags(cpu, frame[2], size);
+    flags_return(cpu, frame[2], size);
     return x86_finish_return(cpu, &ret, ret.load_ss ? 0 : 3 * size);
 }
 
@@ -208,7 +195,7 @@ static enum x86_rc iret_long(struct x86_cpu *cpu, unsigned size)
         return rc;
     ret.load_ss = true;
     ret.rsp = frame[3];
-    load_flags(cpu, frame[2], size);
+    flags_return(cpu, frame[2], size);
     return x86_finish_return(cpu, &ret, 0);
 }
 
