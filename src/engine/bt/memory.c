@@ -246,6 +246,10 @@ void bt_emit_sum(struct translation *t, const struct access *a, unsigned to, int
         emit_lea(e, w, to, to, (int32_t)disp);
         return;
     }
+    if (a->base == BASE_TARGET) {
+        emit_load(e, to, H_FRAME, FRAME_NEAR(target));
+        return;
+    }
     if (a->base < 16 && base == IN_FRAME) {
         base = to == H_S0 ? H_S0 : H_S1;
         emit_load(e, base, H_FRAME, FRAME_GPR(a->base));

@@ -104,6 +104,22 @@ static bool identity_mnemonic(const ZydisDecodedInstruction *insn)
     }
 }
 
+/* Is it a bit in memory whose number is in a register? */
+static bool names_bit(const struct bt_op *op)
+{
+    if (op->z.op[0].type != ZYDIS_OPERAND_TYPE_MEMORY || op->z.op[1].type != ZYDIS_OPERAND_TYPE_REGISTER)
+        return false;
+    switch (op->in->mnemonic) {
+    case ZYDIS_MNEMONIC_BT:
+    case ZYDIS_MNEMONIC_BTC:
+    case ZYDIS_MNEMONIC_BTR:
+    case ZYDIS_MNEMONIC_BTS:
+        return true;
+    default:
+        return false;
+    }
+}
+
 static bool memory_operand_ok(const struct bt_op *op, const ZydisDecodedOperand *m)
 {
     if (m->mem.type != ZYDIS_MEMOP_TYPE_MEM || op->in->addrsize < 4)
@@ -111,11 +127,6 @@ static bool memory_operand_ok(const struct bt_op *op, const ZydisDecodedOperand 
     if (op->in->addrsize == 4 && m->mem.base == ZYDIS_REGISTER_EIP)
         return false;
     if (op->in->base / 8 == X86_REG_RIP && op->in->disp > INT32_MAX - 2 * (int64_t)PAGE_SIZE)
-        return false;
-    /* A bit offset in a register reaches beyond the operand. */
-    if (op->z.insn.meta.category == ZYDIS_CATEGORY_BITBYTE && op->z.op[1].type == ZYDIS_OPERAND_TYPE_REGISTER &&
-        (op->in->mnemonic == ZYDIS_MNEMONIC_BT || op->in->mnemonic == ZYDIS_MNEMONIC_BTS ||
-         op->in->mnemonic == ZYDIS_MNEMONIC_BTR || op->in->mnemonic == ZYDIS_MNEMONIC_BTC))
         return false;
     return m->size >= 8 && m->size <= 256;
 }
@@ -130,7 +141,7 @@ static bool look_at_operand(struct bt_op *op, const ZydisDecodedOperand *o)
     case ZYDIS_OPERAND_TYPE_IMMEDIATE:
         return true;
     case ZYDIS_OPERAND_TYPE_MEMORY:
-        if (hidden || !memory_operand_ok(op, o))
+        if (hidden || names_bit(op) || !memory_operand_ok(op, o))
             return false;
         op->memory = true;
         op->mem_write = is_written(o);
@@ -302,9 +313,32 @@ static enum op_kind stack_kind(struct bt_op *op, enum op_kind kind)
 
 static enum op_kind divide_kind(struct bt_op *op)
 {
-    if (op->in->opsize < 4 || op->z.op[0].type != ZYDIS_OPERAND_TYPE_REGISTER)
+    if (op->in->opsize < 4)
         return OP_CALLOUT;
     return is_identity(op) ? OP_DIVIDE : OP_CALLOUT;
+}
+
+static enum op_kind bit_kind(struct bt_op *op)
+{
+    if (op->in->opsize < 4 || !memory_operand_ok(op, &op->z.op[0]))
+        return OP_CALLOUT;
+    op->memory = true;
+    op->mem_write = op->in->mnemonic != ZYDIS_MNEMONIC_BT;
+    op->mem_size = op->in->opsize;
+    return OP_BIT;
+}
+
+/* MOV from CR0, CR2, CR3 or CR4, which are as struct x86_cpu has them. */
+static bool reads_control(struct bt_op *op)
+{
+    const ZydisDecodedOperand *o = &op->z.op[1];
+
+    if (op->z.mode != MODE_LONG64 || o->type != ZYDIS_OPERAND_TYPE_REGISTER ||
+        ZydisRegisterGetClass(o->reg.value) != ZYDIS_REGCLASS_CONTROL || o->reg.value > ZYDIS_REGISTER_CR4 ||
+        o->reg.value == ZYDIS_REGISTER_CR1 || (op->in->flags & INSN_LOCK))
+        return false;
+    op->gpr_written = (uint16_t)BIT(bt_operand_gpr(&op->z.op[0]));
+    return true;
 }
 
 /* MOV from a segment register to a general-purpose one? */
@@ -375,6 +409,15 @@ static enum op_kind classify(struct bt_op *op)
     case ZYDIS_MNEMONIC_MOV:
         if (reads_segment(op))
             return OP_READ_SEGMENT;
+        if (reads_control(op))
+            return OP_READ_CONTROL;
+        break;
+    case ZYDIS_MNEMONIC_BT:
+    case ZYDIS_MNEMONIC_BTC:
+    case ZYDIS_MNEMONIC_BTR:
+    case ZYDIS_MNEMONIC_BTS:
+        if (names_bit(op))
+            return bit_kind(op);
         break;
     case ZYDIS_MNEMONIC_PAUSE: /* with REX.B it exchanges registers */
         return insn->raw.rex.B ? OP_CALLOUT : OP_NOTHING;

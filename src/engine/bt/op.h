@@ -20,10 +20,12 @@ enum op_kind {
     OP_LEAVE,
     OP_PUSHF,
     OP_PUSH_MEMORY,
+    OP_BIT, /* BT and its like: the bit's number, in a register, reaches beyond the memory operand */
     OP_CLI,
     OP_STI,
     OP_SWAPGS,
     OP_READ_SEGMENT,
+    OP_READ_CONTROL,
     OP_LEAF,      /* by a function of leaf.c */
     OP_LEAF_JUMP, /* ditto, and it jumps */
     OP_DIVIDE,

@@ -122,6 +122,20 @@ void bt_emit_read_segment(struct translation *t, unsigned i)
     emit_rm(&t->e, op->in->w0 != 2, OP_MOV_STORE, H_S1, H_FRAME, FRAME_GPR(g));
 }
 
+void bt_emit_read_control(struct translation *t, unsigned i)
+{
+    const struct bt_op *op = &t->op[i];
+    static const int32_t from[] = {FRAME_CPU(cr0), 0, FRAME_CPU(cr2), FRAME_CPU(cr3), FRAME_CPU(cr4)};
+    struct cold *cold = emit_supervisor(t, i);
+    const int g = bt_operand_gpr(&op->z.op[0]);
+    const unsigned to = bt_host_of[g] == IN_FRAME ? H_S1 : bt_host_of[g];
+
+    emit_load(&t->e, to, H_FRAME, from[op->z.op[1].reg.value - ZYDIS_REGISTER_CR0]);
+    if (to == H_S1)
+        emit_store(&t->e, H_FRAME, FRAME_GPR(g), H_S1);
+    cold->after = emit_here(&t->e);
+}
+
 /* leaf.h */
 void bt_emit_leaf(struct translation *t, unsigned i)
 {

@@ -196,6 +196,69 @@ static void emit_push_memory(struct translation *t, unsigned i)
     load->after = store->after = emit_here(&t->e);
 }
 
+/* S1 = the bit's number: the register as a signed number. */
+static void emit_bit_number(struct translation *t, const struct bt_op *op)
+{
+    const int g = bt_operand_gpr(&op->z.op[1]);
+    const unsigned opcode = op->in->opsize == 8 ? OP_MOV : 0x63; /* MOVSXD */
+
+    if (bt_host_of[g] == IN_FRAME)
+        emit_rm(&t->e, true, opcode, H_S1, H_FRAME, FRAME_GPR(g));
+    else
+        emit_rr(&t->e, true, opcode, H_S1, bt_host_of[g]);
+}
+
+/* The word that holds the bit is checked like any access. */
+static void emit_bit(struct translation *t, unsigned i)
+{
+    const struct bt_op *op = &t->op[i];
+    const bool w = op->in->opsize == 8;
+    struct emit *e = &t->e;
+    struct group group;
+    struct cold *cold;
+    unsigned index;
+
+    bt_want_flags_m(t);
+    t->flags_h = false;
+    bt_find_operand(t, i, &group);
+    bt_emit_sum(t, &group.leader, H_S0, group.low);
+    emit_bit_number(t, op);
+    emit_shift(e, true, 7, H_S1, w ? 6 : 5);
+    emit_lea_sib(e, group.leader.addrsize == 8, H_S0, H_S0, H_S1, w ? 3 : 2, 0);
+    emit_store(e, H_FRAME, FRAME_NEAR(target), H_S0);
+    emit_bit_number(t, op);
+    emit_imm(e, false, IMM_AND, H_S1, w ? 63 : 31);
+    emit_store(e, H_FRAME, FRAME_NEAR(slot), H_S1);
+    group.leader.base = BASE_TARGET;
+    group.leader.index = NO_REG;
+    group.high -= group.low;
+    group.low = 0;
+    bt_new_site(t, i, i, &index);
+    cold = bt_emit_check(t, &group, index);
+    flags_before(t, op);
+    emit_load(e, H_S1, H_FRAME, FRAME_NEAR(slot));
+    if (op->in->flags & INSN_LOCK)
+        emit8(e, 0xf0);
+    emit_rm(e, w, 0x0f00 | op->z.insn.opcode, H_S1, H_S0, 0);
+    flags_after(t, op);
+    cold->after = emit_here(e);
+    cold->flags_h = t->flags_h;
+}
+
+/* S1 = the divisor in memory. */
+static struct cold *emit_divisor(struct translation *t, unsigned i)
+{
+    struct group group;
+    struct cold *cold;
+    unsigned index;
+
+    bt_find_operand(t, i, &group);
+    bt_new_site(t, i, i, &index);
+    cold = bt_emit_check(t, &group, index);
+    emit_rm(&t->e, t->op[i].in->opsize == 8, OP_MOV, H_S1, H_S0, 0);
+    return cold;
+}
+
 /* DIV faults if the quotient does not fit: RDX < divisor makes sure that it does. IDIV is sure to fit where RDX only
  * extends RAX's sign and the divisor is neither 0 nor -1. What is not sure goes to the semantics. */
 static void emit_divide(struct translation *t, unsigned i)
@@ -204,14 +267,16 @@ static void emit_divide(struct translation *t, unsigned i)
     const bool w = op->in->opsize == 8;
     int g = bt_operand_gpr(&op->z.op[0]);
     struct emit *e = &t->e;
-    struct cold *cold;
+    struct cold *cold, *load = NULL;
     unsigned index, divisor;
 
     bt_want_flags_m(t);
     t->flags_h = false;
+    if (op->memory)
+        load = emit_divisor(t, i);
     bt_new_site(t, i, i, &index);
     cold = bt_cold(t, COLD_SITE, index);
-    divisor = source(t, g);
+    divisor = load ? H_S1 : source(t, g);
     if (op->in->mnemonic == ZYDIS_MNEMONIC_DIV) {
         emit_rr(e, w, OP_CMP, H_RDX, divisor);
         bt_cold_jump(t, cold, CC_AE);
@@ -224,8 +289,10 @@ static void emit_divide(struct translation *t, unsigned i)
         emit_imm(e, w, IMM_CMP, H_S0, 1);
         bt_cold_jump(t, cold, CC_BE);
     }
-    bt_emit_identity(e, op, NULL);
+    emit_rr(e, w, 0xf7, op->in->mnemonic == ZYDIS_MNEMONIC_DIV ? 6 : 7, divisor);
     cold->after = emit_here(e);
+    if (load)
+        load->after = cold->after;
 }
 
 /* An instruction whose access, if it has one, has been checked: it is at m, or, for the stack and for what ends a
@@ -425,6 +492,12 @@ unsigned bt_emit_op(struct translation *t, unsigned i)
     case OP_SWAPGS:
         bt_emit_swapgs(t, i);
         break;
+    case OP_BIT:
+        emit_bit(t, i);
+        break;
+    case OP_READ_CONTROL:
+        bt_emit_read_control(t, i);
+        break;
     case OP_READ_SEGMENT:
         bt_emit_read_segment(t, i);
         break;
@@ -603,10 +676,10 @@ static void emit_checked_entry(struct translation *t, const uint8_t *page)
 static const uint8_t edges_of[] = {
     [OP_CALLOUT_END] = 1, [OP_STI] = 1, [OP_JMP] = 1, [OP_JCC] = 1, [OP_CALL] = 2, [OP_CALL_INDIRECT] = 1};
 static const uint8_t sites_of[] = {
-    [OP_CALLOUT] = 1,       [OP_CALLOUT_END] = 1, [OP_IDENTITY] = 1,  [OP_PUSH] = 1,   [OP_POP] = 1,
-    [OP_LEAVE] = 1,         [OP_LEAF] = 1,        [OP_LEAF_JUMP] = 1, [OP_PUSHF] = 1,  [OP_PUSH_MEMORY] = 2,
-    [OP_CLI] = 1,           [OP_STI] = 1,         [OP_SWAPGS] = 1,    [OP_DIVIDE] = 1, [OP_JMP_INDIRECT] = 2,
-    [OP_CALL_INDIRECT] = 4, [OP_CALL] = 2,        [OP_RET] = 2};
+    [OP_CALLOUT] = 1,      [OP_CALLOUT_END] = 1,  [OP_IDENTITY] = 1,      [OP_PUSH] = 1,   [OP_POP] = 1,
+    [OP_LEAVE] = 1,        [OP_LEAF] = 1,         [OP_LEAF_JUMP] = 1,     [OP_PUSHF] = 1,  [OP_PUSH_MEMORY] = 2,
+    [OP_CLI] = 1,          [OP_STI] = 1,          [OP_SWAPGS] = 1,        [OP_DIVIDE] = 2, [OP_BIT] = 1,
+    [OP_READ_CONTROL] = 1, [OP_JMP_INDIRECT] = 2, [OP_CALL_INDIRECT] = 4, [OP_CALL] = 2,   [OP_RET] = 2};
 _Static_assert(ARRAY_SIZE(edges_of) <= OP_RET + 1 && ARRAY_SIZE(sites_of) == OP_RET + 1, "one for each kind");
 
 static struct bt_code *new_code(struct block *block, const struct bt_op *op, unsigned count)

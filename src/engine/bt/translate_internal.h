@@ -17,8 +17,9 @@ struct recipe {
     bool wide;    /* 64 bits, else 32 */
     int32_t imm;
 };
-#define NO_REG   X86_REG_ZERO
-#define SEG_FLAT 6 /* the segment of an access: base 0, everything allowed */
+#define NO_REG      X86_REG_ZERO
+#define BASE_TARGET (X86_REG_ZERO + 1) /* the base of an access: near.target */
+#define SEG_FLAT    6                  /* the segment of an access: base 0, everything allowed */
 
 /* An access to memory: its place from a base, and what it may share a check with. Registers by number; X86_REG_ZERO:
  * none. */
@@ -255,6 +256,7 @@ void bt_emit_cli(struct translation *t, unsigned i);
 void bt_emit_sti(struct translation *t, unsigned i, bool same_page);
 void bt_emit_swapgs(struct translation *t, unsigned i);
 void bt_emit_read_segment(struct translation *t, unsigned i);
+void bt_emit_read_control(struct translation *t, unsigned i);
 void bt_emit_leaf(struct translation *t, unsigned i);
 
 /* rewrite.c. The instruction itself, with this memory operand if it has one. If it names registers that live in the
