@@ -296,7 +296,11 @@ enum { STATUS_PASS, STATUS_FAIL, STATUS_SKIP };
     X(smp_code_patched, EXIT)               \
     X(smp_code_copied, EXIT)                \
     X(smp_locked_device, EXIT)              \
-    X(smp_descriptor_accessed, EXIT)
+    X(smp_descriptor_accessed, EXIT)        \
+    X(unusual_bits, EXIT)                   \
+    X(unusual_bit_page, EXIT)               \
+    X(unusual_division, EXIT)               \
+    X(unusual_popf, EXIT)
 
 #define TESTS_LONG(X)                       \
     X(ad_1g, EXIT)                          \
@@ -334,7 +338,12 @@ enum { STATUS_PASS, STATUS_FAIL, STATUS_SKIP };
     X(tlb_pcid_isolation, EXIT)             \
     X(tlb_pcid_flush, EXIT)                 \
     X(tlb_pcid_rules, EXIT)                 \
-    X(tlb_invpcid, EXIT)
+    X(tlb_invpcid, EXIT)                    \
+    X(unusual_system_calls, EXIT)           \
+    X(unusual_return_address, EXIT)         \
+    X(unusual_disabled_calls, EXIT)         \
+    X(unusual_iret, EXIT)                   \
+    X(unusual_strings, EXIT)
 #define TESTS_PROT(X)                       \
     X(ad_4k_of_32_bit, EXIT)                \
     X(flow_short_jumps, EXIT)               \
