@@ -35,6 +35,15 @@ static inline uint64_t vclock_host_tsc(void)
     return (uint64_t)high << 32 | low;
 }
 
+/* As RDTSC does it: before or after its neighbours. */
+static inline uint64_t vclock_host_tsc_unordered(void)
+{
+    uint32_t low, high;
+
+    __asm__ volatile("rdtsc" : "=a"(low), "=d"(high));
+    return (uint64_t)high << 32 | low;
+}
+
 static inline uint64_t vclock_guest_tsc(uint64_t host, uint64_t host_base, uint64_t tsc_base, uint64_t rate)
 {
     if (!rate || host <= host_base) /* another core's TSC may be a little behind */
@@ -42,7 +51,9 @@ static inline uint64_t vclock_guest_tsc(uint64_t host, uint64_t host_base, uint6
     return tsc_base + (uint64_t)(((unsigned __int128)(host - host_base) * rate) >> VCLOCK_RATE_SHIFT);
 }
 
-static inline struct vclock_reading vclock_read(const struct vclock *clock)
+/* Not ordered: what another thread changes in the same moment may be seen too soon or too late. */
+static inline __attribute__((always_inline)) struct vclock_reading vclock_read_ordered(const struct vclock *clock,
+                                                                                       bool ordered)
 {
     const struct vclock_state *state = (const struct vclock_state *)clock;
     struct vclock_reading reading;
@@ -55,10 +66,18 @@ static inline struct vclock_reading vclock_read(const struct vclock *clock)
         host_base = atomic_load_explicit(&state->host_base, memory_order_relaxed);
         tsc_base = atomic_load_explicit(&state->tsc_base, memory_order_relaxed);
         reading.rate = atomic_load_explicit(&state->rate, memory_order_relaxed);
-        reading.tsc = vclock_guest_tsc(reading.rate ? vclock_host_tsc() : 0, host_base, tsc_base, reading.rate);
+        reading.tsc = vclock_guest_tsc(!reading.rate ? 0
+                                       : ordered     ? vclock_host_tsc()
+                                                     : vclock_host_tsc_unordered(),
+                                       host_base, tsc_base, reading.rate);
         atomic_thread_fence(memory_order_acquire);
     } while ((sequence & 1) || sequence != atomic_load_explicit(&state->sequence, memory_order_relaxed));
     return reading;
+}
+
+static inline struct vclock_reading vclock_read(const struct vclock *clock)
+{
+    return vclock_read_ordered(clock, true);
 }
 
 #endif

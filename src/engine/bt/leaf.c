@@ -214,14 +214,14 @@ static const void *leaf_popf(struct bt_vcpu *vcpu, struct bt_site *site)
 
 /* --- time-stamp counter ----------------------------------------------------------------------------------------- */
 
-static bool read_tsc(struct bt_vcpu *vcpu)
+static inline __attribute__((always_inline)) bool read_tsc(struct bt_vcpu *vcpu, bool ordered)
 {
     struct x86_cpu *cpu = &vcpu->soft.cpu;
     uint64_t tsc;
 
     if (unlikely(cpu->cpl && (cpu->cr4 & CR4_TSD)))
         return false;
-    tsc = vclock_read(vcpu->soft.vm->clock).tsc + cpu->msr.tsc_offset;
+    tsc = vclock_read_ordered(vcpu->soft.vm->clock, ordered).tsc + cpu->msr.tsc_offset;
     cpu->gpr[RAX] = (uint32_t)tsc;
     cpu->gpr[RDX] = tsc >> 32;
     return true;
@@ -229,12 +229,12 @@ static bool read_tsc(struct bt_vcpu *vcpu)
 
 static const void *leaf_rdtsc(struct bt_vcpu *vcpu, struct bt_site *site)
 {
-    return read_tsc(vcpu) ? next(vcpu, site) : by_semantics(vcpu, site);
+    return read_tsc(vcpu, false) ? next(vcpu, site) : by_semantics(vcpu, site);
 }
 
 static const void *leaf_rdtscp(struct bt_vcpu *vcpu, struct bt_site *site)
 {
-    if (!read_tsc(vcpu))
+    if (!read_tsc(vcpu, true))
         return by_semantics(vcpu, site);
     vcpu->soft.cpu.gpr[RCX] = (uint32_t)vcpu->soft.cpu.msr.tsc_aux;
     return next(vcpu, site);
