@@ -180,14 +180,17 @@ struct machine {
 
 static const struct engine_ops *running_ops;
 static struct machine *volatile running;
-static volatile sig_atomic_t timed_out;
+static _Atomic bool timed_out;
 static pthread_mutex_t board = PTHREAD_MUTEX_INITIALIZER; /* the devices, and the outcome */
 
 static void on_alarm(int signal)
 {
-    timed_out = 1;
+    const int saved = errno;
+
+    timed_out = true;
     for (unsigned i = 0; running && i < running->cpus; i++)
         running_ops->kick(running->vcpu[i]);
+    errno = saved;
 }
 
 static bool ended(struct machine *m)
@@ -431,7 +434,7 @@ static void run_once(struct machine *m, struct outcome *o)
     struct itimerval limit = {.it_value = {.tv_sec = time_limit}}, off = {0};
 
     *o = (struct outcome){.status = STATUS_NONE};
-    timed_out = 0;
+    timed_out = false;
     m->outcome = o;
     running = m;
     setitimer(ITIMER_REAL, &limit, NULL);

@@ -458,15 +458,30 @@ static const struct x86_bus_ops bus_ops = {
 
 /* --- life ---------------------------------------------------------------------------- */
 
-/* A range that goes on where the last one ended is one with it. */
+/* What is written in the page of the last range is one with it, and what lies between them: pages are often written as
+ * a whole, and only where there is code do we hear of it. */
+static bool join_last(struct soft_writes *writes, gpa_t gpa, uint64_t len)
+{
+    const unsigned n = writes->count;
+    gpa_t first, end;
+
+    if (!n || n > SOFT_WRITES)
+        return false;
+    first = writes->range[n - 1].gpa;
+    end = first + writes->range[n - 1].len;
+    if (gpa != end && (gpa ^ first) & PAGE_MASK)
+        return false;
+    writes->range[n - 1].gpa = MIN(first, gpa);
+    writes->range[n - 1].len = MAX(end, gpa + len) - MIN(first, gpa);
+    return true;
+}
+
 static void queue_write(struct soft_writes *writes, gpa_t gpa, uint64_t len)
 {
     const unsigned n = writes->count;
 
-    if (n && n <= SOFT_WRITES && writes->range[n - 1].gpa + writes->range[n - 1].len == gpa) {
-        writes->range[n - 1].len += len;
+    if (join_last(writes, gpa, len))
         return;
-    }
     if (n < SOFT_WRITES) {
         writes->range[n].gpa = gpa;
         writes->range[n].len = len;
