@@ -181,6 +181,28 @@ static void test_held(void **state)
     assert_true(atomic_load(&writes) > 0);
 }
 
+/* --- many writes to a page with code are one to be told of ---------------------------------------------- */
+
+static void test_told_by_page(void **state)
+{
+    const struct soft_writes *told_of = &cpu[0]->writes;
+
+    atomic_store(&cpu[0]->code.watched[PAGE >> PAGE_SHIFT], 1);
+    for (unsigned at = 0; at < PAGE_SIZE; at += 16)
+        soft_tell_write(cpu[0], PAGE + (at ^ 512), 8); /* with gaps, and now and then backwards */
+    assert_int_equal(told_of->count, 1);
+    assert_int_equal(told_of->range[0].gpa, PAGE);
+    assert_int_equal(told_of->range[0].len, PAGE_SIZE - 8);
+    soft_tell_write(cpu[0], PAGE + PAGE_SIZE, 8); /* no code there */
+    assert_int_equal(told_of->count, 1);
+    atomic_store(&cpu[0]->code.watched[(PAGE >> PAGE_SHIFT) + 2], 1);
+    soft_tell_write(cpu[0], PAGE + 2 * PAGE_SIZE, 8);
+    assert_int_equal(told_of->count, 2);
+    assert_true(atomic_load(&cpu[0]->cpu.events) & X86_EV_MEMORY);
+    atomic_store(&cpu[0]->code.watched[PAGE >> PAGE_SHIFT], 0);
+    atomic_store(&cpu[0]->code.watched[(PAGE >> PAGE_SHIFT) + 2], 0);
+}
+
 /* --- devices ------------------------------------------------------------------------------------------------- */
 
 /* Who locks the devices waits for those that have left for one, but not when something else wants it; the others wait
@@ -284,6 +306,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_asked_standing_still, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_held, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_told_by_page, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_locked_devices, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_polling, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_stopped, set_up, tear_down),
