@@ -3,6 +3,7 @@
 
 #include <stdio.h>
 #include <string.h>
+#include <sys/mman.h>
 
 struct field {
     const char *name;
@@ -118,19 +119,43 @@ unsigned compare_cpus(const struct x86_cpu *leader, const struct x86_cpu *follow
     return differences;
 }
 
+#define CHUNK 1024 /* pages */
+
+/* A page that was swapped out would be taken for untouched. */
+static void find_touched(unsigned char *touched, const struct mem_slot *slot, uint64_t at, unsigned pages)
+{
+    if (mincore(slot->host + at, pages * PAGE_SIZE, touched))
+        memset(touched, 1, pages);
+}
+
+bool compare_next_page(const struct mem_slot *leader, const struct mem_slot *follower, uint64_t *at)
+{
+    unsigned char touched[2][CHUNK];
+
+    while (*at < leader->size) {
+        const unsigned pages = (unsigned)MIN((leader->size - *at) / PAGE_SIZE, CHUNK);
+
+        find_touched(touched[0], leader, *at, pages);
+        find_touched(touched[1], follower, *at, pages);
+        for (unsigned i = 0; i < pages; i++, *at += PAGE_SIZE)
+            if (((touched[0][i] | touched[1][i]) & 1) && memcmp(leader->host + *at, follower->host + *at, PAGE_SIZE))
+                return true;
+    }
+    return false;
+}
+
 bool compare_memory(const struct mem *leader, const struct mem *follower, gpa_t *where)
 {
     for (unsigned i = 0; i < mem_slot_count(leader); i++) {
         const struct mem_slot *a = mem_slot(leader, i), *b = mem_slot(follower, i);
+        uint64_t at = 0;
 
-        for (uint64_t at = 0; at < a->size; at += PAGE_SIZE) {
-            if (!memcmp(a->host + at, b->host + at, PAGE_SIZE))
-                continue;
-            while (a->host[at] == b->host[at])
-                at++;
-            *where = a->gpa + at;
-            return false;
-        }
+        if (!compare_next_page(a, b, &at))
+            continue;
+        while (a->host[at] == b->host[at])
+            at++;
+        *where = a->gpa + at;
+        return false;
     }
     return true;
 }

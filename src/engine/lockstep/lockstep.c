@@ -55,9 +55,8 @@ static void copy_memory(struct engine_vm *vm)
     for (unsigned i = 0; i < mem_slot_count(vm->leader.mem); i++) {
         const struct mem_slot *from = mem_slot(vm->leader.mem, i), *to = mem_slot(vm->follower.mem, i);
 
-        for (uint64_t at = 0; at < from->size; at += PAGE_SIZE)
-            if (memcmp(to->host + at, from->host + at, PAGE_SIZE))
-                mem_write(vm->follower.mem, to->gpa + at, from->host + at, PAGE_SIZE);
+        for (uint64_t at = 0; compare_next_page(from, to, &at); at += PAGE_SIZE)
+            mem_write(vm->follower.mem, to->gpa + at, from->host + at, PAGE_SIZE);
     }
 }
 

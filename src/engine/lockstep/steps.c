@@ -19,7 +19,6 @@
  */
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 
 #include "base/log.h"
 #include "engine/lockstep/compare.h"
@@ -59,7 +58,6 @@ struct steps {
     struct x86_cpu *before, *after, *hard; /* the counting side's, the hardware's */
     struct x86_cpu *reader;                /* reads code as the counting side does */
     struct x86_tlb *tlb;                   /* the reader's: stays empty */
-    unsigned char *touched[2];             /* a slot's pages, of both sides: bit 0 */
     uint64_t compared, carried;
     uint8_t seen[SEEN]; /* how often the instruction of those bytes at that address has been compared */
 };
@@ -181,14 +179,7 @@ static bool only_accessed(const struct mem_slot *a, const struct mem_slot *b, ui
     return (at % 8 == 5 && differ == 1) || (at % 4 == 0 && differ == PTE_ACCESSED && (a->host[at] & 1));
 }
 
-static void find_touched(unsigned char *touched, const struct mem_slot *slot)
-{
-    if (mincore(slot->host, slot->size, touched))
-        memset(touched, 1, slot->size / PAGE_SIZE);
-}
-
-/* Compares what anybody has touched; with carry, the hardware's is made like the other's. The number of bytes that
- * differ, and where the first one is. */
+/* With carry, the hardware's is made like the other's. The number of bytes that differ, and where the first one is. */
 static uint64_t memory_differences(struct steps *s, bool carry, gpa_t *where)
 {
     uint64_t count = 0;
@@ -196,12 +187,7 @@ static uint64_t memory_differences(struct steps *s, bool carry, gpa_t *where)
     for (unsigned i = 0; i < mem_slot_count(s->counting->mem); i++) {
         const struct mem_slot *a = mem_slot(s->counting->mem, i), *b = mem_slot(s->hardware->mem, i);
 
-        find_touched(s->touched[0], a);
-        find_touched(s->touched[1], b);
-        for (uint64_t at = 0; at < a->size; at += PAGE_SIZE) {
-            if (!((s->touched[0][at / PAGE_SIZE] | s->touched[1][at / PAGE_SIZE]) & 1) ||
-                !memcmp(a->host + at, b->host + at, PAGE_SIZE))
-                continue;
+        for (uint64_t at = 0; compare_next_page(a, b, &at); at += PAGE_SIZE) {
             for (uint64_t byte = at; byte < at + PAGE_SIZE; byte++) {
                 if (only_accessed(a, b, byte))
                     mem_write(s->hardware->mem, b->gpa + byte, a->host + byte, 1);
@@ -521,8 +507,6 @@ void steps_free(struct steps *s)
     free(s->hard);
     free(s->reader);
     free(s->tlb);
-    free(s->touched[0]);
-    free(s->touched[1]);
     free(s);
 }
 
@@ -530,23 +514,18 @@ struct steps *steps_new(struct engine_vcpu *vcpu)
 {
     struct engine_vm *vm = vcpu->vm;
     struct steps *s = calloc(1, sizeof(*s));
-    uint64_t pages = 0;
 
     if (!s)
         return NULL;
     s->vcpu = vcpu;
     s->counting = lockstep_counting(vm);
     s->hardware = s->counting == &vm->leader ? &vm->follower : &vm->leader;
-    for (unsigned i = 0; i < mem_slot_count(s->counting->mem); i++)
-        pages = MAX(pages, mem_slot(s->counting->mem, i)->size / PAGE_SIZE);
     s->before = new_cpu();
     s->after = new_cpu();
     s->hard = new_cpu();
     s->reader = new_cpu();
     s->tlb = malloc(sizeof(*s->tlb));
-    s->touched[0] = malloc(pages + 1);
-    s->touched[1] = malloc(pages + 1);
-    if (!s->before || !s->after || !s->hard || !s->reader || !s->tlb || !s->touched[0] || !s->touched[1]) {
+    if (!s->before || !s->after || !s->hard || !s->reader || !s->tlb) {
         steps_free(s);
         return NULL;
     }
