@@ -132,6 +132,32 @@ static bool user_code(const struct x86_cpu *cpu)
     return (cpu->cr0 & CR0_PE) && (cpu->rflags & FLAG_VM || (cpu->seg[SEG_SS].attr & ATTR_DPL) == ATTR_DPL);
 }
 
+/* An access to ports that the I/O bitmap decides, or a call to an inner ring: QEMU's processor, given the task register
+ * as it is in the other (busy), sees no TSS, or ends itself. */
+static bool needs_tss(const struct x86_insn *in, const struct x86_cpu *cpu)
+{
+    const bool vm = cpu->rflags & FLAG_VM;
+    const unsigned cpl = vm ? 3 : (cpu->seg[SEG_SS].attr & ATTR_DPL) >> 5;
+
+    if (!(cpu->cr0 & CR0_PE) || !cpl)
+        return false;
+    switch (in->mnemonic) {
+    case ZYDIS_MNEMONIC_IN:
+    case ZYDIS_MNEMONIC_INSB:
+    case ZYDIS_MNEMONIC_INSW:
+    case ZYDIS_MNEMONIC_INSD:
+    case ZYDIS_MNEMONIC_OUT:
+    case ZYDIS_MNEMONIC_OUTSB:
+    case ZYDIS_MNEMONIC_OUTSW:
+    case ZYDIS_MNEMONIC_OUTSD:
+        return vm || cpl > (cpu->rflags >> 12 & 3);
+    case ZYDIS_MNEMONIC_CALL:
+        return in->shape == SHAPE_II || in->memsize > in->opsize;
+    default:
+        return false;
+    }
+}
+
 /* Cannot be stepped, whatever comes of it. */
 static bool known_dark(struct steps *s)
 {
@@ -150,7 +176,8 @@ static bool known_dark(struct steps *s)
     struct x86_insn in;
 
     if ((s->no_user && user_code(s->before)) || s->before->nmi_pending || s->before->halted ||
-        (s->before->rflags & FLAG_TF) || !s->code_size || !x86_decode(&in, s->reader->mode, s->code, s->code_size))
+        (s->before->rflags & FLAG_TF) || !s->code_size || !x86_decode(&in, s->reader->mode, s->code, s->code_size) ||
+        needs_tss(&in, s->before))
         return true;
     for (unsigned i = 0; i < ARRAY_SIZE(mnemonics); i++)
         if (in.mnemonic == mnemonics[i])
