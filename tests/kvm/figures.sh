@@ -139,9 +139,9 @@ END
 firmware() { # machine
     begin
     start_guest "$1" -kernel "$FIRST"
-    before=-1
-    while now=$(cat $stats/exits) && [ "$now" != "$before" ]; do
-        before=$now
+    before=-1 waited=0
+    until now=$(cat $stats/exits) && [ "$now" = "$before" ] && { [ "$now" != 0 ] || [ $waited = 30 ]; }; do
+        before=$now waited=$((waited + 1))
         sleep 5
     done
     show_exits "its firmware" >>/tmp/boots
