@@ -26,7 +26,10 @@
 #define BT_WINDOWS      8
 #define BT_MNEMONICS    2048
 #ifndef BT_HEAT
-#define BT_HEAT 24 /* a block is translated when it has been interpreted so often */
+#define BT_HEAT 12 /* the how manieth run of a block is that of its translation */
+#endif
+#ifndef BT_HEAT_USER
+#define BT_HEAT_USER 2 /* if that is at privilege level 3 */
 #endif
 #ifndef BT_SPLIT
 #define BT_SPLIT 32 /* a group of accesses is split when it has lain in two pages so often */

@@ -79,6 +79,13 @@ static enum bt_vectors vectors_allowed(const struct x86_cpu *cpu)
 
 /* --- finding translations -------------------------------------------------------------------------------- */
 
+/* How often a block is interpreted before it is translated. What a program runs it mostly runs again soon; what a
+ * kernel runs as it boots, mostly not. */
+static unsigned runs_before(const struct x86_cpu *cpu)
+{
+    return MIN(cpu->cpl == 3 ? BT_HEAT_USER : BT_HEAT, BT_HEAT) - 1;
+}
+
 static struct bt_code *hot(struct bt_vcpu *vcpu, struct block *block)
 {
     struct soft_vcpu *soft = &vcpu->soft;
@@ -86,7 +93,7 @@ static struct bt_code *hot(struct bt_vcpu *vcpu, struct block *block)
 
     if (block->translation)
         return block->translation;
-    if (block->heat == UINT16_MAX || ++block->heat < BT_HEAT)
+    if (block->heat == UINT16_MAX || block->heat < runs_before(&soft->cpu))
         return NULL;
     block->heat = UINT16_MAX; /* if it cannot be translated: do not try again */
     e = x86_tlb_slot(soft->tlb.table, bt_linear_rip(vcpu));
@@ -343,9 +350,11 @@ enum soft_outcome bt_run_block(struct soft_vcpu *soft, struct block *block, stru
         vcpu->counting = true;
         bt_cache_flush(vcpu);
     }
-    code = can_translate(&soft->cpu) ? find(vcpu) : NULL;
-    if (!code)
+    code = !soft->code.dropped && can_translate(&soft->cpu) && has_room(vcpu, block) ? hot(vcpu, block) : NULL;
+    if (!code) {
+        block->heat += block->heat < BT_HEAT;
         return soft_run_block(soft, block, exit, end);
+    }
     soft->cpu.counters.translated_runs++;
     bt_set_table(vcpu); /* by this thread */
     go_in(vcpu, code->page_offset);

@@ -43,37 +43,104 @@ static unsigned watch_slot(gpa_t gpa)
     return (unsigned)((gpa >> PAGE_SHIFT) & ((1u << CODE_WATCH_BITS) - 1));
 }
 
-static struct block **hash_chain(const struct code_cache *code, uint64_t key)
+/* --- all blocks, by key ------------------------------------------------------------------------------------- */
+
+#define REF_TAG_SHIFT 48   /* user space ends below */
+#define REF_GONE      1ull /* a block was there: others may lie behind */
+
+static uint64_t hash_of(uint64_t key)
 {
-    return &code->hash[key * 0x9e3779b97f4a7c15ull >> (64 - code->hash_bits)];
+    return key * 0x9e3779b97f4a7c15ull;
 }
 
-/* Twice as many chains when there are more blocks than chains. Without memory for them the old ones go on. */
-static bool grow_hash(struct code_cache *code)
+/* Never 0. */
+static uint64_t tag_of(uint64_t key)
 {
-    const unsigned bits = code->hash ? code->hash_bits + 1 : BLOCK_HASH_BITS;
-    struct block **old = code->hash, **chains;
-    size_t count = old ? (size_t)1 << code->hash_bits : 0;
+    return (hash_of(key) >> 28 | 1) << REF_TAG_SHIFT;
+}
 
-    if (code->blocks < count)
+static struct block *block_of(block_ref ref)
+{
+    return (struct block *)(ref & (BIT(REF_TAG_SHIFT) - 1));
+}
+
+static bool refers_to(block_ref ref, uint64_t key)
+{
+    return (ref ^ tag_of(key)) >> REF_TAG_SHIFT == 0 && block_of(ref)->key == key;
+}
+
+static size_t slot_count(const struct code_cache *code)
+{
+    return code->slot ? (size_t)1 << code->slot_bits : 0;
+}
+
+static size_t first_slot(const struct code_cache *code, uint64_t key)
+{
+    return hash_of(key) >> (64 - code->slot_bits);
+}
+
+static size_t next_slot(const struct code_cache *code, size_t i)
+{
+    return (i + 1) & (slot_count(code) - 1);
+}
+
+static void enter_ref(struct code_cache *code, block_ref ref, uint64_t key)
+{
+    size_t i = first_slot(code, key);
+
+    while (code->slot[i])
+        i = next_slot(code, i);
+    code->slot[i] = ref;
+    code->slots_used++;
+}
+
+/* At least half of the slots stay empty, or as many as there is memory for. */
+static bool make_room(struct code_cache *code)
+{
+    const size_t count = slot_count(code);
+    block_ref *old = code->slot, *slot;
+    unsigned bits;
+
+    if (likely(code->slots_used < count / 2))
         return true;
-    chains = calloc((size_t)1 << bits, sizeof(*chains));
-    if (!chains)
-        return old != NULL;
-    code->hash = chains;
-    code->hash_bits = bits;
-    for (size_t i = 0; i < count; i++) {
-        for (struct block *block = old[i], *next; block; block = next) {
-            struct block **chain = hash_chain(code, block->key);
-
-            next = block->hash_next;
-            block->hash_next = *chain;
-            *chain = block;
-        }
-    }
+    bits = !count ? BLOCK_SLOT_BITS : code->slot_bits + (code->blocks >= count / 4);
+    slot = calloc((size_t)1 << bits, sizeof(*slot));
+    if (!slot)
+        return code->slots_used + 1 < count;
+    code->slot = slot;
+    code->slot_bits = bits;
+    code->slots_used = 0;
+    for (size_t i = 0; i < count; i++)
+        if (old[i] > REF_GONE)
+            enter_ref(code, old[i], block_of(old[i])->key);
     free(old);
     return true;
 }
+
+static struct block *find_block(const struct code_cache *code, uint64_t key)
+{
+    if (unlikely(!code->slot))
+        return NULL;
+    for (size_t i = first_slot(code, key); code->slot[i]; i = next_slot(code, i))
+        if (refers_to(code->slot[i], key))
+            return block_of(code->slot[i]);
+    return NULL;
+}
+
+static void forget_block(struct code_cache *code, const struct block *block)
+{
+    const block_ref ref = (uint64_t)block | tag_of(block->key);
+    size_t i = first_slot(code, block->key);
+
+    while (code->slot[i] != ref)
+        i = next_slot(code, i);
+    code->slot[i] = REF_GONE;
+    code->blocks--;
+    if (code->jump[jump_slot(block->key)] == ref)
+        code->jump[jump_slot(block->key)] = 0;
+}
+
+/* --- pages ---------------------------------------------------------------------------------------------------- */
 
 static struct code_page *find_page(const struct code_cache *code, gpa_t gpa)
 {
@@ -121,14 +188,8 @@ static unsigned block_extent(const struct block *block)
 static void unlink_block(struct soft_vcpu *vcpu, struct block *block)
 {
     struct code_cache *code = &vcpu->code;
-    struct block **link = hash_chain(code, block->key);
 
-    while (*link != block)
-        link = &(*link)->hash_next;
-    *link = block->hash_next;
-    code->blocks--;
-    if (code->jump[jump_slot(block->key)] == block)
-        code->jump[jump_slot(block->key)] = NULL;
+    forget_block(code, block);
     block->page_next = code->dropped;
     block->dropped = true;
     code->dropped = block;
@@ -236,7 +297,7 @@ void code_free(struct soft_vcpu *vcpu)
         }
     }
     free_list(code, code->dropped);
-    free(code->hash);
+    free(code->slot);
     memset(code, 0, offsetof(struct code_cache, watched)); /* that has counted down to 0; others look at it */
     vcpu->cpu.counters.code_flushed++;
 }
@@ -364,10 +425,8 @@ static unsigned decode_run(struct x86_insn *insn, enum x86_mode mode, const uint
 static void enter_block(struct soft_vcpu *vcpu, struct block *block, struct code_page *page)
 {
     struct code_cache *code = &vcpu->code;
-    struct block **head = hash_chain(code, block->key);
 
-    block->hash_next = *head;
-    *head = block;
+    enter_ref(code, (uint64_t)block | tag_of(block->key), block->key);
     block->page_next = page->blocks;
     page->blocks = block;
     page->lines |= code_lines((unsigned)(block_gpa(block) & ~PAGE_MASK), block_extent(block));
@@ -440,7 +499,7 @@ static struct block *new_block(uint64_t key, const struct decoded *d)
 static struct block *make_block(struct soft_vcpu *vcpu, gva_t lin, uint64_t key, const uint8_t *bytes, enum x86_rc *rc)
 {
     const uint64_t begin = counter_ns();
-    struct code_page *page = grow_hash(&vcpu->code) ? watch_page(vcpu, key >> BLOCK_KEY_SHIFT & PAGE_MASK) : NULL;
+    struct code_page *page = make_room(&vcpu->code) ? watch_page(vcpu, key >> BLOCK_KEY_SHIFT & PAGE_MASK) : NULL;
     struct block *block = NULL;
     struct decoded d;
 
@@ -480,6 +539,7 @@ struct block *code_find(struct soft_vcpu *vcpu, enum x86_rc *rc)
     struct code_cache *code = &vcpu->code;
     struct x86_tlb_entry *e;
     struct block *block;
+    block_ref ref;
     uint64_t key;
     gva_t lin;
 
@@ -495,12 +555,10 @@ struct block *code_find(struct soft_vcpu *vcpu, enum x86_rc *rc)
     if (unlikely(!e))
         return NULL;
     key = block_key(x86_tlb_gpa(cpu->tlb->table, e) | (lin & ~PAGE_MASK), cpu->mode, cpu->segmented);
-    block = code->jump[jump_slot(key)];
-    if (likely(block && block->key == key && !block->crosses))
-        return block;
-    for (block = code->hash ? *hash_chain(code, key) : NULL; block; block = block->hash_next)
-        if (block->key == key)
-            break;
+    ref = code->jump[jump_slot(key)];
+    if (likely(refers_to(ref, key) && !block_of(ref)->crosses))
+        return block_of(ref);
+    block = find_block(code, key);
     *rc = X86_NEXT;
     if (block && block->crosses && !still_valid(vcpu, block, lin, rc)) {
         if (*rc)
@@ -513,6 +571,6 @@ struct block *code_find(struct soft_vcpu *vcpu, enum x86_rc *rc)
     if (!block)
         block = make_block(vcpu, lin, key, e->host + (lin & ~PAGE_MASK), rc);
     if (block)
-        code->jump[jump_slot(key)] = block;
+        code->jump[jump_slot(key)] = (uint64_t)block | tag_of(key);
     return block;
 }

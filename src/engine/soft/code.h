@@ -18,7 +18,6 @@ struct soft_vcpu;
  * page still holds the same. */
 struct block {
     uint64_t key; /* block_key(): guest-physical address, mode, segments */
-    struct block *hash_next;
     struct block *page_next;
     void *translation; /* the engine's own: what it made of the block, or NULL */
     uint16_t bytes;
@@ -35,14 +34,19 @@ struct code_page;
 #define BLOCK_MAX_INSNS        32
 #define BLOCK_MAX_CONDITIONALS 4
 #define JUMP_CACHE_BITS        12
-#define BLOCK_HASH_BITS        12 /* at first */
+#define BLOCK_SLOT_BITS        12 /* at first */
 #define PAGE_HASH_BITS         11
 #define CODE_WATCH_BITS        16
 
+/* Where a block lies, with some bits of its key's hash above the address: what is another's block is not looked at, as
+ * that would be a cache miss. 0: empty. */
+typedef uint64_t block_ref;
+
 struct code_cache {
-    struct block *jump[1 << JUMP_CACHE_BITS]; /* direct-mapped, by key: the fast way in */
-    struct block **hash;                      /* chains, as many as 1 << hash_bits; grows with the number of blocks */
-    unsigned hash_bits, blocks;
+    block_ref jump[1 << JUMP_CACHE_BITS]; /* direct-mapped, by key: the fast way in */
+    block_ref *slot;                      /* all blocks, each at or behind where its key's hash tells */
+    unsigned slot_bits, blocks;
+    unsigned slots_used; /* not empty: blocks, and places of those that are gone */
     struct code_page *pages[1 << PAGE_HASH_BITS];
     struct block *dropped; /* not in use any more, freed between blocks */
     size_t bytes, bound;   /* of blocks that are not translated; the most there may be now */
