@@ -86,20 +86,13 @@ bool x86_insn_undefined(const struct x86_insn *in)
 /* A Zydis register as struct x86_insn names it: byte offset for general-purpose ones, number for the others. */
 static uint8_t fold_register(ZydisRegister reg)
 {
-    ZyanI8 id = ZydisRegisterGetId(reg);
+    const int gpr = x86_zydis_gpr(reg);
+    ZyanI8 id;
 
+    if (gpr >= 0)
+        return (uint8_t)(gpr * 8 + (reg >= ZYDIS_REGISTER_AH && reg <= ZYDIS_REGISTER_BH));
+    id = ZydisRegisterGetId(reg);
     switch (ZydisRegisterGetClass(reg)) {
-    case ZYDIS_REGCLASS_GPR8:
-        if (reg >= ZYDIS_REGISTER_AH && reg <= ZYDIS_REGISTER_BH)
-            return (uint8_t)((reg - ZYDIS_REGISTER_AH) * 8 + 1);
-        /* Zydis numbers AL..BL 0..3, AH..BH 4..7, SPL.. from there. */
-        if (reg >= ZYDIS_REGISTER_SPL)
-            return (uint8_t)((reg - ZYDIS_REGISTER_SPL + RSP) * 8);
-        return (uint8_t)((reg - ZYDIS_REGISTER_AL) * 8);
-    case ZYDIS_REGCLASS_GPR16:
-    case ZYDIS_REGCLASS_GPR32:
-    case ZYDIS_REGCLASS_GPR64:
-        return (uint8_t)(id * 8);
     case ZYDIS_REGCLASS_IP:
         return X86_REG_RIP * 8;
     case ZYDIS_REGCLASS_SEGMENT:
@@ -111,10 +104,7 @@ static uint8_t fold_register(ZydisRegister reg)
 
 static uint8_t fold_address_register(ZydisRegister reg)
 {
-    ZydisRegisterClass class = ZydisRegisterGetClass(reg);
-
-    if (class == ZYDIS_REGCLASS_GPR16 || class == ZYDIS_REGCLASS_GPR32 || class == ZYDIS_REGCLASS_GPR64 ||
-        class == ZYDIS_REGCLASS_IP)
+    if (x86_zydis_gpr(reg) >= 0 || ZydisRegisterGetClass(reg) == ZYDIS_REGCLASS_IP)
         return fold_register(reg);
     return X86_REG_ZERO * 8; /* none, or a vector index */
 }
@@ -186,56 +176,69 @@ static uint8_t fold_flags(const ZydisDecodedInstruction *insn)
     return flags;
 }
 
-/* Explicit operands as a string of R, M, I; the shapes by that string. */
-static uint8_t find_shape(const char *kinds)
-{
-    static const struct {
-        char kinds[4];
-        uint8_t shape;
-    } shapes[] = {
-        {"", SHAPE_NONE},   {"R", SHAPE_R},     {"M", SHAPE_M},     {"I", SHAPE_I},     {"RR", SHAPE_RR},
-        {"RM", SHAPE_RM},   {"MR", SHAPE_MR},   {"RI", SHAPE_RI},   {"MI", SHAPE_MI},   {"II", SHAPE_II},
-        {"RRR", SHAPE_RRR}, {"RRM", SHAPE_RRM}, {"RMR", SHAPE_RMR}, {"MRR", SHAPE_MRR}, {"RRI", SHAPE_RRI},
-        {"RMI", SHAPE_RMI}, {"MRI", SHAPE_MRI},
-    };
+/* Explicit operands as a number, two bits each: the shapes by that. */
+enum { KIND_R = 1, KIND_M, KIND_I, KIND_BITS = 2 };
 
-    for (unsigned i = 0; i < ARRAY_SIZE(shapes); i++)
-        if (!strcmp(shapes[i].kinds, kinds))
-            return shapes[i].shape;
-    return SHAPE_OTHER;
+static uint8_t find_shape(unsigned kinds)
+{
+#define KINDS2(a, b)    (KIND_##a << KIND_BITS | KIND_##b)
+#define KINDS3(a, b, c) (KINDS2(a, b) << KIND_BITS | KIND_##c)
+    static const uint8_t shapes[1 << 3 * KIND_BITS] = {
+        [KIND_R] = SHAPE_R,
+        [KIND_M] = SHAPE_M,
+        [KIND_I] = SHAPE_I,
+        [KINDS2(R, R)] = SHAPE_RR,
+        [KINDS2(R, M)] = SHAPE_RM,
+        [KINDS2(M, R)] = SHAPE_MR,
+        [KINDS2(R, I)] = SHAPE_RI,
+        [KINDS2(M, I)] = SHAPE_MI,
+        [KINDS2(I, I)] = SHAPE_II,
+        [KINDS3(R, R, R)] = SHAPE_RRR,
+        [KINDS3(R, R, M)] = SHAPE_RRM,
+        [KINDS3(R, M, R)] = SHAPE_RMR,
+        [KINDS3(M, R, R)] = SHAPE_MRR,
+        [KINDS3(R, R, I)] = SHAPE_RRI,
+        [KINDS3(R, M, I)] = SHAPE_RMI,
+        [KINDS3(M, R, I)] = SHAPE_MRI,
+    };
+#undef KINDS2
+#undef KINDS3
+
+    if (!kinds)
+        return SHAPE_NONE;
+    return kinds < ARRAY_SIZE(shapes) && shapes[kinds] ? shapes[kinds] : SHAPE_OTHER;
 }
 
 static void fold_operands(struct x86_insn *in, const struct x86_zydis *zydis)
 {
     uint8_t *const reg[] = {&in->r0, &in->r1, &in->r2, &in->r3};
-    unsigned regs = 0, imms = 0, i;
-    char kinds[ZYDIS_MAX_OPERAND_COUNT + 1] = "";
+    unsigned regs = 0, imms = 0, kinds = 0, i;
 
     for (i = 0; i < zydis->insn.operand_count_visible; i++) {
         const ZydisDecodedOperand *op = &zydis->op[i];
+        unsigned kind = KIND_I;
 
         switch (op->type) {
         case ZYDIS_OPERAND_TYPE_REGISTER:
-            kinds[i] = 'R';
+            kind = KIND_R;
             if (regs < ARRAY_SIZE(reg))
                 *reg[regs++] = fold_register(op->reg.value);
             break;
         case ZYDIS_OPERAND_TYPE_MEMORY:
-            kinds[i] = 'M';
+            kind = KIND_M;
             fold_memory(in, op, &zydis->insn);
             break;
         case ZYDIS_OPERAND_TYPE_POINTER:
-            kinds[i] = 'I';
             in->imm = op->ptr.offset;
             in->imm2 = op->ptr.segment;
             break;
         default:
-            kinds[i] = 'I';
             if (imms++)
                 in->imm2 = (uint32_t)op->imm.value.u;
             else
                 in->imm = op->imm.value.u + (op->imm.is_relative ? zydis->insn.length : 0);
         }
+        kinds = kinds << KIND_BITS | kind;
     }
     in->shape = find_shape(kinds);
     in->w0 = (uint8_t)(zydis->op[0].size / 8);
@@ -284,12 +287,24 @@ static x86_exec_fn *select_exec(struct x86_insn *in, const struct x86_zydis *zyd
     return NULL;
 }
 
+/* As ZydisDecoderDecodeFull(), but does not clear what nobody looks at: operands behind the last one, 800 bytes. */
+static ZyanStatus decode(struct x86_zydis *zydis, enum x86_mode mode, const uint8_t *bytes, unsigned size)
+{
+    ZydisDecoderContext context;
+    ZyanStatus status = ZydisDecoderDecodeInstruction(&decoders[mode], &context, bytes, size, &zydis->insn);
+
+    zydis->bytes = bytes;
+    zydis->mode = (uint8_t)mode;
+    if (!ZYAN_SUCCESS(status))
+        return status;
+    memset(zydis->op, 0, 2 * sizeof(zydis->op[0]));
+    return ZydisDecoderDecodeOperands(&decoders[mode], &context, &zydis->insn, zydis->op, zydis->insn.operand_count);
+}
+
 bool x86_zydis_decode(struct x86_zydis *zydis, enum x86_mode mode, const uint8_t *bytes, unsigned size)
 {
     pthread_once(&once, init);
-    zydis->bytes = bytes;
-    zydis->mode = (uint8_t)mode;
-    return ZYAN_SUCCESS(ZydisDecoderDecodeFull(&decoders[mode], bytes, MIN(size, MAX_LENGTH), &zydis->insn, zydis->op));
+    return ZYAN_SUCCESS(decode(zydis, mode, bytes, MIN(size, MAX_LENGTH)));
 }
 
 unsigned x86_decode(struct x86_insn *in, enum x86_mode mode, const uint8_t *bytes, unsigned size)
@@ -300,7 +315,7 @@ unsigned x86_decode(struct x86_insn *in, enum x86_mode mode, const uint8_t *byte
     pthread_once(&once, init);
     size = MIN(size, MAX_LENGTH);
     memset(in, 0, sizeof(*in));
-    status = ZydisDecoderDecodeFull(&decoders[mode], bytes, size, &zydis.insn, zydis.op);
+    status = decode(&zydis, mode, bytes, size);
     if (status == ZYDIS_STATUS_NO_MORE_DATA && size < MAX_LENGTH)
         return 0;
     if (!ZYAN_SUCCESS(status)) {
@@ -310,8 +325,6 @@ unsigned x86_decode(struct x86_insn *in, enum x86_mode mode, const uint8_t *byte
                                                                                                       : exec_ud;
         return in->length;
     }
-    zydis.bytes = bytes;
-    zydis.mode = (uint8_t)mode;
     fold(in, &zydis);
     in->exec = select_exec(in, &zydis);
     if (!in->exec) {

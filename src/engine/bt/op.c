@@ -6,22 +6,7 @@
 
 int bt_operand_gpr(const ZydisDecodedOperand *operand)
 {
-    ZydisRegister reg = operand->reg.value;
-
-    if (operand->type != ZYDIS_OPERAND_TYPE_REGISTER)
-        return -1;
-    switch (ZydisRegisterGetClass(reg)) {
-    case ZYDIS_REGCLASS_GPR8:
-        if (reg >= ZYDIS_REGISTER_AH && reg <= ZYDIS_REGISTER_BH)
-            return reg - ZYDIS_REGISTER_AH;
-        return reg >= ZYDIS_REGISTER_SPL ? reg - ZYDIS_REGISTER_SPL + RSP : reg - ZYDIS_REGISTER_AL;
-    case ZYDIS_REGCLASS_GPR16:
-    case ZYDIS_REGCLASS_GPR32:
-    case ZYDIS_REGCLASS_GPR64:
-        return ZydisRegisterGetId(reg);
-    default:
-        return -1;
-    }
+    return operand->type == ZYDIS_OPERAND_TYPE_REGISTER ? x86_zydis_gpr(operand->reg.value) : -1;
 }
 
 static bool is_written(const ZydisDecodedOperand *operand)
@@ -484,9 +469,10 @@ static void look_at_flags(struct bt_op *op)
 
 void bt_op_analyse(struct bt_op *op, const struct x86_insn *in, enum x86_mode mode, const uint8_t *bytes)
 {
-    memset(op, 0, sizeof(*op));
+    memset((char *)op + sizeof(op->z), 0, sizeof(*op) - sizeof(op->z));
     op->in = in;
     if (x86_insn_undefined(in) || !x86_zydis_decode(&op->z, mode, bytes, in->length)) {
+        memset(&op->z, 0, sizeof(op->z));
         op->kind = OP_CALLOUT_END;
         return;
     }
