@@ -26,7 +26,7 @@
 #define BT_WINDOWS      8
 #define BT_MNEMONICS    2048
 #ifndef BT_HEAT
-#define BT_HEAT 12 /* the how manieth run of a block is that of its translation */
+#define BT_HEAT 24 /* the how manieth run of a block is that of its translation */
 #endif
 #ifndef BT_HEAT_USER
 #define BT_HEAT_USER 2 /* if that is at privilege level 3 */
