@@ -77,11 +77,10 @@ static void fill(struct x86_cpu *cpu, gva_t lin, unsigned access, const struct x
     if ((access & ACCESS_KIND) == ACCESS_FETCH) {
         e->fetch = tag;
         x86_tlb_note_fetch(cpu, tag, walk->global);
-    } else if (e->host != host || !x86_walk_allows(cpu, walk, index, ACCESS_FETCH)) {
-        e->fetch = none;
+    } else {
+        e->read = x86_walk_allows(cpu, walk, index, ACCESS_READ) ? tag : none;
+        e->write = may_write(cpu, index, walk, flags) ? tag : none;
     }
-    e->read = x86_walk_allows(cpu, walk, index, ACCESS_READ) ? tag : none;
-    e->write = may_write(cpu, index, walk, flags) ? tag : none;
     e->host = host;
     cpu->tlb->space->used[index] = true;
     x86_tlb_note_large(cpu->tlb, lin, walk->shift);

@@ -55,7 +55,9 @@ struct x86_tlb_table {
     struct x86_tlb_log local, global;
 };
 
-enum x86_mmu_index { MMU_SUPERVISOR, MMU_SUPERVISOR_SMAP, MMU_USER, MMU_INDEXES };
+/* An address space's tables. Those for fetches are their own, so that data does not put code out: translated code looks
+ * each time it goes from one page to another. */
+enum x86_mmu_index { MMU_SUPERVISOR, MMU_SUPERVISOR_SMAP, MMU_USER, MMU_FETCH_SUPERVISOR, MMU_FETCH_USER, MMU_INDEXES };
 
 struct x86_tlb_space {
     uint16_t pcid;

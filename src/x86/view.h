@@ -21,10 +21,12 @@ static inline bool x86_access_user(const struct x86_cpu *cpu, unsigned access)
 
 static inline enum x86_mmu_index x86_view_index(const struct x86_cpu *cpu, unsigned access)
 {
-    if (x86_access_user(cpu, access))
+    const bool user = x86_access_user(cpu, access);
+
+    if ((access & ACCESS_KIND) == ACCESS_FETCH)
+        return user ? MMU_FETCH_USER : MMU_FETCH_SUPERVISOR;
+    if (user)
         return MMU_USER;
-    if ((access & ACCESS_KIND) == ACCESS_FETCH) /* SMAP is not about them */
-        return MMU_SUPERVISOR;
     if ((cpu->cr4 & CR4_SMAP) && ((access & ACCESS_IMPLICIT) || !(cpu->rflags & FLAG_AC)))
         return MMU_SUPERVISOR_SMAP;
     return MMU_SUPERVISOR;

@@ -143,13 +143,15 @@ static enum x86_rc page_fault(struct x86_cpu *cpu, gva_t lin, unsigned access, u
 
 bool x86_walk_allows(const struct x86_cpu *cpu, const struct x86_walk *walk, enum x86_mmu_index index, unsigned kind)
 {
-    if (index == MMU_USER && !walk->user)
+    const bool user = index == MMU_USER || index == MMU_FETCH_USER;
+
+    if (user && !walk->user)
         return false;
     if (kind == ACCESS_FETCH)
-        return !walk->no_execute && (index == MMU_USER || !walk->user || !(cpu->cr4 & CR4_SMEP));
+        return !walk->no_execute && (user || !walk->user || !(cpu->cr4 & CR4_SMEP));
     if (index == MMU_SUPERVISOR_SMAP && walk->user)
         return false;
-    return kind == ACCESS_READ || walk->writable || (index != MMU_USER && !(cpu->cr0 & CR0_WP));
+    return kind == ACCESS_READ || walk->writable || (!user && !(cpu->cr0 & CR0_WP));
 }
 
 /* One attempt. X86_AGAIN: an entry changed under our hands before A or D could be set in it. */
