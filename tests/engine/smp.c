@@ -310,7 +310,8 @@ TEST(smp_ipi_storm)
     EXPECT_EQ(answered, ROUNDS * (smp_count - 1));
 }
 
-/* A processor's TSC never shows less than what another one has seen before. */
+/* A processor's TSC never shows less than what another one has seen before. RDTSC itself may be executed before the
+ * load that says whose turn it is (SDM vol. 2, RDTSC): LFENCE. */
 static volatile uint64_t seen_tsc;
 static uint64_t backward;
 
@@ -322,6 +323,7 @@ static void look_at_time(unsigned cpu)
             smp_relax();
             continue;
         }
+        asm volatile("lfence" ::: "memory");
         if (rdtsc() < seen_tsc)
             backward++;
         seen_tsc = rdtsc();
