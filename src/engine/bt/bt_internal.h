@@ -189,6 +189,8 @@ void bt_forget_returns(struct bt_vcpu *vcpu);
 void bt_forget_jumps(struct bt_vcpu *vcpu);
 /* The next jump to CS:RIP finds the entry. */
 void bt_learn_jump(struct bt_vcpu *vcpu, const struct bt_code *code);
+/* A jump to CS:RIP was led to a translation that was dropped: the next one goes to this at once. */
+void bt_mend_jump(struct bt_vcpu *vcpu, const struct bt_code *code);
 
 /* stats.c */
 void bt_count_callout(struct bt_vcpu *vcpu, const struct bt_site *site);

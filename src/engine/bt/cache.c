@@ -118,6 +118,16 @@ void bt_learn_jump(struct bt_vcpu *vcpu, const struct bt_code *code)
     way[0] = (struct bt_jump){.key = lin + vcpu->soft.tlb.context, .entry = bt_host(vcpu, code->entry_m)};
 }
 
+void bt_mend_jump(struct bt_vcpu *vcpu, const struct bt_code *code)
+{
+    const uint64_t lin = bt_linear_rip(vcpu);
+    struct bt_jump *way = bt_jump_slot(vcpu, lin);
+
+    for (unsigned i = 0; i < 2; i++)
+        if (way[i].key == lin + vcpu->soft.tlb.context)
+            way[i].entry = bt_host(vcpu, code->entry_m);
+}
+
 /* --- life ---------------------------------------------------------------------------------------- */
 
 void bt_cache_enter(struct bt_vcpu *vcpu, struct bt_code *code)
