@@ -34,6 +34,7 @@
 #define PORT_ADDRESS      0xe0 /* of the memory port */
 #define PORT_BYTE         0xe4
 #define PORT_MAGIC        0xe8
+#define PORT_LOOKUPS      0xec /* how often translated code had to ask for its way, 32 bits; elsewhere all ones */
 #define MEMORY_PORT_MAGIC 0x3d
 #define DEVICE_GPA        0xd0000000ull /* eight registers of 8 bytes, that keep what they are given; then a number */
 #define DEVICE_SIZE       64u
@@ -222,6 +223,8 @@ static void serve_port(struct machine *m, struct exit *exit, struct outcome *o)
     } else if (!exit->pio.write && exit->pio.port == PORT_MAGIC) {
         /* Lockstep's second memory would not see the writes. */
         exit->pio.data = strcmp(m->ops->name, "lockstep") ? MEMORY_PORT_MAGIC : 0xff;
+    } else if (!exit->pio.write && exit->pio.port == PORT_LOOKUPS && !strcmp(m->ops->name, "bt")) {
+        exit->pio.data = (uint32_t)m->ops->counters(m->vcpu[0])->resolves;
     } else if (!exit->pio.write) {
         exit->pio.data = exit->pio.port == SERIAL_LSR ? SERIAL_IDLE : 0xffffffff;
     } else if (exit->pio.port == PORT_EXIT) {

@@ -88,6 +88,7 @@ enum { STATUS_PASS, STATUS_FAIL, STATUS_SKIP };
     X(flow_much_code, EXIT)                 \
     X(flow_split_data, EXIT)                \
     X(flow_mmio_rmw, EXIT)                  \
+    X(flow_translated_anew, EXIT)           \
     X(fpu_x87_exception, EXIT)              \
     X(fpu_sse_exception, EXIT)              \
     X(fpu_mxcsr_reserved, EXIT)             \
