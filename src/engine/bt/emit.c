@@ -72,6 +72,10 @@ void emit_lea_sib(struct emit *e, bool w, unsigned to, unsigned base, unsigned i
 {
     const struct mem_operand m = {base, index, scale, disp};
 
+    if (base != IN_FRAME && index == IN_FRAME) {
+        emit_lea(e, w, to, base, disp);
+        return;
+    }
     emit_rex(e, w, to, index == IN_FRAME ? 0 : index, base == IN_FRAME ? 0 : base, false);
     emit8(e, OP_LEA);
     if (base != IN_FRAME) {

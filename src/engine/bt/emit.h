@@ -124,7 +124,10 @@ static inline void emit_store(struct emit *e, unsigned base, int32_t disp, unsig
 
 static inline void emit_lea(struct emit *e, bool w, unsigned to, unsigned base, int32_t disp)
 {
-    emit_rm(e, w, OP_LEA, to, base, disp);
+    if (w && !disp)
+        emit_mov(e, to, base); /* which takes no time */
+    else
+        emit_rm(e, w, OP_LEA, to, base, disp);
 }
 
 /* lea to, [base + index << scale + disp]; base or index may be IN_FRAME: none. */
