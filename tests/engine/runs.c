@@ -8,7 +8,7 @@
 #include "kit/page.h"
 #include "kit/regs.h"
 
-enum { PAGES = 6, BYTES = PAGES * PAGE, MARGIN = 64, HOLE = 3, TIMES = 16 };
+enum { PAGES = 6, BYTES = PAGES * PAGE, MARGIN = 64, HOLE = 3, TIMES = 30 };
 
 /* BX: where it begins; CX: rounds; AX: sum, 0 at first. Each touches `size` bytes a round from BX + first + step *
  * round on. The write goes to the same place. */
