@@ -418,3 +418,33 @@ TEST(runs_strange_steps)
     strange(TEST_VA, 0xfffff080, 9, 500);
 #endif
 }
+
+/* As many accesses as a loop may leave unchecked, after the register that moves them all. */
+#define SUM_BYTE(base, scale) "movzbl (" base ", " DX ", " scale "), %edi\n lea (" AX ", " DI "), %eax\n"
+#define SUM_BYTES(base)       SUM_BYTE(base, "1") SUM_BYTE(base, "2") SUM_BYTE(base, "4") SUM_BYTE(base, "8")
+CODE(code_many, "1: add " SI ", " DX "\n adc $0, %eax\n" SUM_BYTES(BX)
+                    SUM_BYTES(BP_) "test %eax, %eax\n sub $1, %ecx\n jnz 1b\n int $0x80");
+
+TEST(runs_many)
+{
+    paging_64();
+    scatter();
+    for (unsigned n = 0; n < TIMES; n++) {
+        struct context c = kernel_context((word)code_many);
+        const unsigned rounds = 1 + pick(600), second = pick(PAGE);
+        uint32_t ax = 0;
+
+        c.ax = 0;
+        c.bx = TEST_VA;
+        c.bp = TEST_VA + second;
+        c.dx = 0;
+        c.si = 1 + n % 3;
+        c.cx = rounds;
+        for (unsigned i = 1; i <= rounds; i++)
+            for (unsigned scale = 1; scale <= 8; scale *= 2)
+                ax += get((unsigned)c.si * i * scale, 1) + get(second + (unsigned)c.si * i * scale, 1);
+        context_run(&c);
+        EXPECT_END(&c, 0x80);
+        EXPECT_EQ((uint32_t)c.ax, ax);
+    }
+}

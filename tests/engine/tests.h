@@ -260,6 +260,7 @@ enum { STATUS_PASS, STATUS_FAIL, STATUS_SKIP };
     X(runs_left, EXIT)                      \
     X(runs_own_code, EXIT)                  \
     X(runs_strange_steps, EXIT)             \
+    X(runs_many, EXIT)                      \
     X(window_sti, EXIT)                     \
     X(window_sti_cli, EXIT)                 \
     X(window_sti_hlt, EXIT)                 \

@@ -167,7 +167,7 @@ bool bt_find_limit(struct translation *t)
 
 static void fails(struct translation *t, unsigned cc)
 {
-    t->run_fail[t->run_fails++] = emit_jump(&t->e, cc);
+    bt_run_fails(t, emit_jump(&t->e, cc));
 }
 
 /* op S0, the step */
@@ -226,24 +226,10 @@ static void emit_limit(struct translation *t)
 
 static void emit_look(struct translation *t)
 {
-    bool first = true;
-
     bt_mark(t, MARK_RUN);
     t->run_fails = 0;
     emit_step_test(t);
-    for (unsigned n = 0; n < t->windows; n++) {
-        const struct bt_run *run = &t->runs[n];
-
-        if (!run->on)
-            continue;
-        bt_emit_find_page(t, run);
-        if (run->step) {
-            emit_room(t, run);
-            bt_emit_minimum(&t->e, first);
-            first = false;
-        }
-        bt_emit_delta(t, run, n);
-    }
+    bt_emit_find_pages(t, emit_room);
     emit_limit(t);
     bt_emit_hold(t);
     t->run_enter = emit_jump(&t->e, CC_ALWAYS);

@@ -132,22 +132,16 @@ static const void *resolve(struct bt_vcpu *vcpu)
 
     if (!code)
         return leave(vcpu, SOFT_GO_ON);
+    bt_mend_jump(vcpu, code);
     go_in(vcpu, code->page_offset);
     return bt_host(vcpu, code->entry_m);
 }
 
 const void *bt_on_resolve(struct bt_vcpu *vcpu, uint64_t rip)
 {
-    struct bt_code *code;
-
     vcpu->soft.cpu.counters.resolves++;
     come_out(vcpu, rip);
-    code = find(vcpu);
-    if (!code)
-        return leave(vcpu, SOFT_GO_ON);
-    bt_mend_jump(vcpu, code);
-    go_in(vcpu, code->page_offset);
-    return bt_host(vcpu, code->entry_m);
+    return resolve(vcpu);
 }
 
 /* An A or D bit lay in decoded code, perhaps that which asks: the return stack was emptied, but for the address that

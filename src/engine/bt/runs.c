@@ -143,9 +143,18 @@ bool bt_find_runs(struct translation *t)
     return true;
 }
 
-/* S0 = how many more rounds the offset S0 stays in the page. */
-static void emit_rounds(struct emit *e, const struct bt_run *run)
+void bt_run_fails(struct translation *t, uint32_t patch)
 {
+    if (t->run_fails < ARRAY_SIZE(t->run_fail))
+        t->run_fail[t->run_fails++] = patch;
+    else
+        t->e.full = true;
+}
+
+/* S0 = how many more rounds the offset S0 stays in the page. */
+static void emit_rounds(struct translation *t, const struct bt_run *run)
+{
+    struct emit *e = &t->e;
     const unsigned step = (unsigned)(run->step < 0 ? -run->step : run->step);
 
     if (run->step > 0) {
@@ -161,7 +170,8 @@ static void emit_rounds(struct emit *e, const struct bt_run *run)
     emit_shift(e, false, 5, H_S0, 16);
 }
 
-void bt_emit_minimum(struct emit *e, bool first)
+/* Of the rounds found so far and S0. */
+static void emit_minimum(struct emit *e, bool first)
 {
     uint32_t less;
 
@@ -186,7 +196,8 @@ static void emit_add_guest(struct emit *e, unsigned reg)
         emit_rr(e, true, OP_ADD, H_S0, bt_host_of[reg]);
 }
 
-void bt_emit_find_page(struct translation *t, const struct bt_run *run)
+/* S0 = the offset in its page where the access will be made, S1 = the soft-TLB entry of that page. */
+static void emit_find_page(struct translation *t, const struct bt_run *run)
 {
     const struct group *g = &run->group;
     struct emit *e = &t->e;
@@ -197,10 +208,11 @@ void bt_emit_find_page(struct translation *t, const struct bt_run *run)
     emit_tlb(e, OP_SUB, H_S0, bt_tlb_tag(g));
     bt_emit_page_test(t, g, &jumps);
     for (unsigned i = 0; i < jumps.patches; i++)
-        t->run_fail[t->run_fails++] = jumps.patch[i];
+        bt_run_fails(t, jumps.patch[i]);
 }
 
-void bt_emit_delta(struct translation *t, const struct bt_run *run, unsigned window)
+/* For the unchecked accesses: what makes their linear address, or the part of it that moves, the host's. */
+static void emit_delta(struct translation *t, const struct bt_run *run, unsigned window)
 {
     struct emit *e = &t->e;
 
@@ -211,25 +223,31 @@ void bt_emit_delta(struct translation *t, const struct bt_run *run, unsigned win
     emit_store(e, H_FRAME, DELTA(window), H_S0);
 }
 
-void bt_emit_run_begin(struct translation *t)
+void bt_emit_find_pages(struct translation *t, bt_room_fn *emit_room)
 {
-    struct emit *e = &t->e;
     bool first = true;
 
-    t->run_fails = 0;
     for (unsigned n = 0; n < t->windows; n++) {
         const struct bt_run *run = &t->runs[n];
 
         if (!run->on)
             continue;
-        bt_emit_find_page(t, run);
+        emit_find_page(t, run);
         if (run->step) {
-            emit_rounds(e, run);
-            bt_emit_minimum(e, first);
+            emit_room(t, run);
+            emit_minimum(&t->e, first);
             first = false;
         }
-        bt_emit_delta(t, run, n);
+        emit_delta(t, run, n);
     }
+}
+
+void bt_emit_run_begin(struct translation *t)
+{
+    struct emit *e = &t->e;
+
+    t->run_fails = 0;
+    bt_emit_find_pages(t, emit_rounds);
     emit_rm(e, false, OP_MOV, H_S0, H_FRAME, FRAME_BT(rounds));
     emit_imm(e, false, IMM_ADD, H_S0, 1);
     emit_rr(e, true, 0x6b, H_S0, H_S0); /* imul S0, S0, imm8 */

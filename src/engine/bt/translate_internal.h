@@ -126,8 +126,8 @@ struct translation {
     bool has_limit;
     unsigned counter; /* the host register that counts a run's rounds, and by how much a round moves it */
     int8_t counter_step;
-    bool has_runs, all_run; /* the loop has rounds without checks; and no accesses but such */
-    uint32_t run_fail[2 * BT_WINDOWS], run_enter;
+    bool has_runs, all_run;                           /* the loop has rounds without checks; and no accesses but such */
+    uint32_t run_fail[3 * BT_WINDOWS + 3], run_enter; /* for each window: page, alignment, step */
     unsigned run_fails;
     bool in_run;       /* such rounds are being translated */
     uint32_t run;      /* where its rounds begin */
@@ -227,6 +227,7 @@ size_t bt_tlb_tag(const struct group *group); /* offset in a soft-TLB entry of t
 /* runs.c: a loop's rounds without checks. */
 bool bt_find_runs(struct translation *t);                         /* are there any? Once the loop's windows are known */
 void bt_emit_run_begin(struct translation *t);                    /* how many rounds? flags are lost */
+void bt_run_fails(struct translation *t, uint32_t patch);         /* a jump to where to go then */
 void bt_end_run_begin(struct translation *t, uint32_t otherwise); /* where to go if there can be no run now */
 void bt_emit_run_round(struct translation *t); /* goes to t->loop if there were enough; flags are lost */
 /* The group's accesses need no check in the present run: m is where their common base is. Else false. */
@@ -239,12 +240,11 @@ bool bt_stays(const struct translation *t, unsigned reg);
 bool bt_base_stays(const struct translation *t, unsigned reg); /* or RIP: it is part of frame.delta */
 /* Can the accesses of this group, the one that begins with the instruction, do without checks at all? Finds it. */
 bool bt_may_run(const struct translation *t, unsigned first, struct bt_run *run);
-/* S0 = the offset in its page where the access will be made, S1 = the soft-TLB entry of that page. */
-void bt_emit_find_page(struct translation *t, const struct bt_run *run);
-/* frame.rounds = the least of S0 and those before. */
-void bt_emit_minimum(struct emit *e, bool first);
-/* For the unchecked accesses: what makes their linear address, or the part of it that moves, the host's. */
-void bt_emit_delta(struct translation *t, const struct bt_run *run, unsigned window);
+/* Of an access at offset S0 of its page: S0 = how much longer it stays there. */
+typedef void bt_room_fn(struct translation *t, const struct bt_run *run);
+/* For each access that is to go without checks: its page, and from there frame.delta; the least room of those that move
+ * goes to frame.rounds. What is not found jumps to where bt_end_run_begin() says. */
+void bt_emit_find_pages(struct translation *t, bt_room_fn *emit_room);
 
 /* limits.c: such rounds up to a register's limit. */
 bool bt_find_limit(struct translation *t);
