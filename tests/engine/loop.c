@@ -318,3 +318,20 @@ TEST(loop_return_chain)
         EXPECT_EQ(c.sp, (word)(stack + 40));
     }
 }
+
+/* As many jumps back as a block can hold; the last one is taken. */
+CODE(code_backward, "1: inc %edx\n dec %ecx\n .rept 29\n jo 1b\n .endr\n jnz 1b\n int $0x80");
+
+TEST(loop_many_jumps)
+{
+    for (unsigned round = 0; round < HOT; round++) {
+        struct context c = kernel_context((word)code_backward);
+
+        c.cx = 100 + round;
+        c.dx = 0;
+        context_run(&c);
+        EXPECT_END(&c, 0x80);
+        EXPECT_EQ(c.cx, 0);
+        EXPECT_EQ(c.dx, 100 + round);
+    }
+}

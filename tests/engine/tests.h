@@ -117,6 +117,7 @@ enum { STATUS_PASS, STATUS_FAIL, STATUS_SKIP };
     X(iret_flags, EXIT)                     \
     X(iret_nested_task, EXIT)               \
     X(loop_endless, EXIT)                   \
+    X(loop_many_jumps, EXIT)                \
     X(loop_undisturbed_kernel, EXIT)        \
     X(loop_undisturbed_user, EXIT)          \
     X(loop_deep_recursion, EXIT)            \

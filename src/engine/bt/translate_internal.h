@@ -100,7 +100,7 @@ struct translation {
         uint32_t here;
         bool flags_h, flags_m;
     } rejoin;
-    uint32_t loop_patch[8], loop_again;
+    uint32_t loop_patch[BLOCK_MAX_CONDITIONALS + 1], loop_again;
     unsigned loop_patches;
     enum entry_kind { ENTRY_NONE, ENTRY_ANY, ENTRY_FRAME, ENTRY_HOST } loop_kind;
     struct recipe loop_recipe;
