@@ -8,7 +8,7 @@
 
 bool bt_overwrites_flags(const struct translation *t, const struct bt_op *op)
 {
-    if (t->vcpu->counting && op->flags_kept) /* in lockstep undefined flags are compared too */
+    if (op->flags_kept) /* a fault's frame may show them: they must not be what a check has left */
         return false;
     return op->flags_written == FLAGS_STATUS && !op->flags_maybe && !op->flags_read;
 }
