@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <time.h>
 
 #include "base/lock.h"
@@ -33,6 +34,13 @@ static int probe(struct error *err)
     return rc ? rc : follower_ops->probe(err);
 }
 
+/* Only pages that somebody has touched are compared: in a huge one, all are. */
+static void small_pages(const struct mem *mem)
+{
+    for (unsigned i = 0; i < mem_slot_count(mem); i++)
+        madvise(mem_slot(mem, i)->host, mem_slot(mem, i)->size, MADV_NOHUGEPAGE);
+}
+
 /* The follower's memory: of the same shape, filled in before the first instruction. */
 static int make_memory(struct engine_vm *vm, const struct mem *from, struct error *err)
 {
@@ -46,6 +54,8 @@ static int make_memory(struct engine_vm *vm, const struct mem *from, struct erro
         if (rc)
             return rc;
     }
+    small_pages(from);
+    small_pages(vm->follower.mem);
     return 0;
 }
 

@@ -49,6 +49,7 @@ struct steps {
     struct engine_vcpu *vcpu;
     struct side *counting, *hardware;
     enum { NO_ACCESS, ALONE, BOTH } access; /* who is in the middle of an instruction, whose access is being answered */
+    bool open;                              /* the hardware is in the middle of its access, and has not the answer */
     bool carry;                             /* the hardware is behind: state and memory are to be carried over */
     bool checked;     /* memory was equal, or carried over, and nothing has been written by the counting side alone */
     bool no_user;     /* this KVM gives a step's trap in user code to the guest */
@@ -321,6 +322,7 @@ static void step_hardware(struct steps *s)
 {
     const uint64_t start = counter_ns();
 
+    s->open = false;
     do
         s->hardware->ops->run(s->hardware->vcpu, &s->hardware->exit, 1);
     while (s->hardware->exit.reason == EXIT_INTERRUPTED && counter_ns() - start < PATIENCE_NS);
@@ -343,6 +345,19 @@ static void leave(struct steps *s, struct exit *exit, bool both)
     *exit = s->counting->exit;
     s->vcpu->io_pending = is_access(exit);
     s->access = !is_access(exit) ? NO_ACCESS : both ? BOTH : ALONE;
+    s->open |= s->access == BOTH;
+}
+
+/* The answer's instruction goes on to an event (REP INS, and a fault at the next byte), which the hardware is not to
+ * do. It ends its part of the access when it is given a state; what an INS without its answer writes then is carried
+ * over like an event's bytes. */
+static void drop_access(struct steps *s)
+{
+    if (!s->open)
+        return;
+    s->open = false;
+    s->hardware->ops->get_state(s->hardware->vcpu, s->hard);
+    s->hardware->ops->set_state(s->hardware->vcpu, s->hard);
 }
 
 /* A KVM that emulates may give the trap after an instruction of user code to the guest: that is not compared there. */
@@ -439,6 +454,7 @@ static bool step_both(struct steps *s, struct exit *exit)
     if (was_dark(s, events) || (reason != EXIT_BUDGET && reason != EXIT_EOI && !is_access(&s->counting->exit))) {
         s->carry = true;
         s->checked = false;
+        drop_access(s);
         leave(s, exit, false);
         swap_states(s);
         return (reason == EXIT_BUDGET || reason == EXIT_HALT) &&
@@ -512,6 +528,7 @@ void steps_restart(struct steps *s)
     s->carry = true; /* memory may have been set too */
     s->checked = false;
     s->access = NO_ACCESS;
+    s->open = false;
     s->stride = 1;
     s->compared = s->carried = 0;
 }
