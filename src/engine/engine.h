@@ -66,7 +66,8 @@ struct engine_ops {
     void (*nmi)(struct engine_vcpu *vcpu); /* any thread */
 
     /* Whole state, while not in run(). get copies the architectural part; set takes it over (derived parts are
-     * recomputed). */
+     * recomputed). An access that has not been answered is over then; KVM ends it its own way, and may write what was
+     * not answered to memory. */
     void (*get_state)(struct engine_vcpu *vcpu, struct x86_cpu *state);
     void (*set_state)(struct engine_vcpu *vcpu, const struct x86_cpu *state);
     const struct counters *(*counters)(struct engine_vcpu *vcpu);
