@@ -58,9 +58,9 @@ int pvh_load(const struct boot_job *job, struct error *err);
 bool multiboot_probe(const struct boot_blob *kernel);
 int multiboot_load(const struct boot_job *job, struct error *err);
 
-/* Unpacks a kernel's payload (gzip, xz, LZ4 legacy, zstd) of at most max bytes. NULL: another format, damaged, or too
- * large. The caller frees. */
-uint8_t *boot_unpack(const uint8_t *data, uint64_t size, uint64_t max, uint64_t *out_size);
+/* Unpacks a kernel's payload (gzip, xz, LZ4 legacy, zstd) to out, at most max bytes. The size, or 0: another format,
+ * damaged, or too large; then there may be anything in out. */
+uint64_t boot_unpack(const uint8_t *data, uint64_t size, uint8_t *out, uint64_t max);
 
 /* End of RAM below 4 GiB. */
 uint64_t boot_low_end(const struct boot_config *config);

@@ -9,7 +9,6 @@
  */
 #include <errno.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include "boot/elf_image.h"
@@ -199,33 +198,64 @@ static int write_zero_page(const struct bzimage *bz, const struct boot_job *job,
     return 0;
 }
 
-/* The vmlinux in the payload, loaded without the address randomization that the unpacker would do. Returns its entry
- * or 0: let the image unpack itself. */
+/* Can the segments of an image that lies at base be moved down to their places, one after the other, none over one that
+ * is still to be moved? The entry, or 0. */
+static uint64_t check_payload(const struct bzimage *bz, const struct elf_image *elf, gpa_t base)
+{
+    uint64_t entry = 0, file_end = 0, end = base;
+
+    if (elf->is64 != bz->entry64)
+        return 0;
+    for (unsigned i = 0; i < elf->loads; i++) {
+        const struct elf_segment *s = &elf->load[i];
+
+        if (s->paddr < end || s->paddr + s->memsz > base + bz->init_size || s->offset < file_end ||
+            s->paddr - base > s->offset)
+            return 0;
+        if (elf->entry >= s->paddr && elf->entry - s->paddr < s->filesz)
+            entry = elf->entry;
+        end = s->paddr + s->memsz;
+        file_end = s->offset + s->filesz;
+    }
+    return entry;
+}
+
+/* Nothing else of the image stays. */
+static void move_segments(const struct elf_image *elf, gpa_t base, uint8_t *image, uint64_t size)
+{
+    uint64_t end = 0;
+
+    for (unsigned i = 0; i < elf->loads; i++) {
+        const struct elf_segment *s = &elf->load[i];
+        const uint64_t to = s->paddr - base;
+
+        memmove(image + to, image + s->offset, s->filesz);
+        memset(image + end, 0, to - end);
+        end = to + s->filesz;
+    }
+    memset(image + end, 0, size - end);
+}
+
+/* The vmlinux in the payload, loaded without the address randomization that the unpacker would do. It is unpacked to
+ * where the kernel will be: so much memory is not cleared and used twice. Returns its entry or 0: let the image unpack
+ * itself. */
 static uint64_t load_payload(const struct bzimage *bz, const struct boot_job *job)
 {
+    const uint64_t room = MIN(bz->init_size, UNPACKED_MAX);
+    uint8_t *image = mem_pointer(job->mem, bz->runtime, room);
     struct elf_image elf;
-    uint64_t size, end, entry = 0;
-    uint8_t *vmlinux;
+    uint64_t size, entry = 0;
 
-    if (job->config->self_unpack || bz->version < 0x20a || bz->payload_size == 0)
+    if (job->config->self_unpack || bz->version < 0x20a || bz->payload_size == 0 || !image)
         return 0;
-    vmlinux = boot_unpack(bz->file + bz->payload_offset, bz->payload_size, MIN(bz->init_size, UNPACKED_MAX), &size);
-    if (!vmlinux)
-        return 0;
-    if (elf_parse(&elf, "", vmlinux, size, NULL) < 0 || elf.is64 != bz->entry64)
-        goto out;
-    for (unsigned i = 0; i < elf.loads; i++) {
-        const struct elf_segment *s = &elf.load[i];
-
-        if (s->paddr < bz->runtime || s->paddr + s->memsz > bz->runtime + bz->init_size)
-            goto out;
-        if (elf.entry >= s->paddr && elf.entry - s->paddr < s->filesz)
-            entry = elf.entry;
-    }
-    if (entry && elf_load(&elf, "", job, &end, NULL) < 0)
-        entry = 0;
-out:
-    free(vmlinux);
+    size = boot_unpack(bz->file + bz->payload_offset, bz->payload_size, image, room);
+    if (size && elf_parse(&elf, "", image, size, NULL) == 0)
+        entry = check_payload(bz, &elf, bz->runtime);
+    if (entry)
+        move_segments(&elf, bz->runtime, image, size);
+    else
+        memset(image, 0, room);
+    mem_written(job->mem, bz->runtime, room);
     return entry;
 }
 

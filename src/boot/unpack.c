@@ -4,7 +4,6 @@
  */
 #include <lz4.h>
 #include <lzma.h>
-#include <stdlib.h>
 #include <string.h>
 #include <zlib.h>
 #include <zstd.h>
@@ -101,23 +100,12 @@ static const struct format {
     {{0x02, 0x21, 0x4c, 0x18}, 4, unpack_lz4},
 };
 
-uint8_t *boot_unpack(const uint8_t *data, uint64_t size, uint64_t max, uint64_t *out_size)
+uint64_t boot_unpack(const uint8_t *data, uint64_t size, uint8_t *out, uint64_t max)
 {
     if (size < 16 || size > INT32_MAX || max == 0 || max > INT32_MAX)
-        return NULL;
-    for (unsigned i = 0; i < ARRAY_SIZE(formats); i++) {
-        uint8_t *out;
-
-        if (memcmp(data, formats[i].magic, formats[i].magic_len) != 0)
-            continue;
-        out = malloc(max);
-        if (!out)
-            return NULL;
-        *out_size = formats[i].unpack(data, size, out, max);
-        if (*out_size > 0)
-            return out;
-        free(out);
-        return NULL;
-    }
-    return NULL;
+        return 0;
+    for (unsigned i = 0; i < ARRAY_SIZE(formats); i++)
+        if (memcmp(data, formats[i].magic, formats[i].magic_len) == 0)
+            return formats[i].unpack(data, size, out, max);
+    return 0;
 }

@@ -210,6 +210,52 @@ static void test_payload(void **state)
     }
 }
 
+/* Segments go from where they were unpacked to their places; what else was there is gone. In another order than that
+ * of their places the image unpacks itself. */
+static void test_payload_segments(void **state)
+{
+    static const struct {
+        uint64_t offset, paddr, size;
+    } segments[2][3] = {
+        {{0x200, PREF, 0x1000}, {0x1a00, PREF + 0x1800, 0x2000}, {0x4000, PREF + 0x3900, 0x800}},
+        {{0x200, PREF, 0x1000}, {0x4000, PREF + 0x1800, 0x800}, {0x1a00, PREF + 0x2000, 0x1000}},
+    };
+    static uint8_t vmlinux[0x5000], packed[PROT_MAX / 2];
+    static struct image image;
+
+    for (unsigned n = 0; n < ARRAY_SIZE(segments); n++) {
+        struct boot_fixture f;
+        uint64_t end = 0;
+
+        memset(vmlinux, 'x', sizeof(vmlinux));
+        make_elf64(vmlinux, PREF, ENTRY, 0);
+        poke(vmlinux, 56, 3, 2); /* e_phnum */
+        for (unsigned i = 0; i < 3; i++) {
+            uint8_t *header = vmlinux + 64 + 56 * i;
+
+            memmove(header, vmlinux + 64, 56);
+            poke(header, 8, segments[n][i].offset, 8);
+            poke(header, 24, segments[n][i].paddr, 8);
+            poke(header, 32, segments[n][i].size, 8);
+            poke(header, 40, segments[n][i].size, 8);
+            memset(vmlinux + segments[n][i].offset, '1' + (int)i, segments[n][i].size);
+        }
+        make_image(&image, true, packed, pack_lz4(vmlinux, sizeof(vmlinux), packed, sizeof(packed)));
+        boot_fixture_open(&f, MIB(64));
+        assert_int_equal(boot_fixture_load(&f, image.data, image.size), 0);
+        assert_ready(&f, true, n == 0 ? ENTRY : PREF + 0x200);
+        for (unsigned i = 0; i < 3 && n == 0; i++) {
+            for (; end < segments[n][i].paddr - PREF; end++)
+                assert_int_equal(guest_get(&f, PREF + end, 1), 0);
+            for (; end < segments[n][i].paddr - PREF + segments[n][i].size; end++)
+                assert_int_equal(guest_get(&f, PREF + end, 1), '1' + i);
+        }
+        for (end = n == 0 ? end : image.size; end < sizeof(vmlinux) + 0x1000; end++)
+            assert_int_equal(guest_get(&f, PREF + end, 1), 0);
+        boot_fixture_close(&f);
+    }
+}
+
 /* Whatever is not as expected, the image is started as it is. */
 static void test_payload_fallback(void **state)
 {
@@ -343,9 +389,11 @@ static void test_truncation(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_entry64),          cmocka_unit_test(test_entry32),    cmocka_unit_test(test_payload),
-        cmocka_unit_test(test_payload_fallback), cmocka_unit_test(test_initrd),     cmocka_unit_test(test_cmdline),
-        cmocka_unit_test(test_damage),           cmocka_unit_test(test_truncation),
+        cmocka_unit_test(test_entry64),          cmocka_unit_test(test_entry32),
+        cmocka_unit_test(test_payload),          cmocka_unit_test(test_payload_fallback),
+        cmocka_unit_test(test_payload_segments), cmocka_unit_test(test_initrd),
+        cmocka_unit_test(test_cmdline),          cmocka_unit_test(test_damage),
+        cmocka_unit_test(test_truncation),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
