@@ -8,6 +8,8 @@
 
 #include "x86/cpu.h"
 
+#define DR6_BS BIT(14) /* a step's #DB */
+
 /* Fill cpu->exc and return X86_FAULT, so that a semantic can `return x86_raise(cpu, VEC_UD);`. */
 enum x86_rc x86_raise(struct x86_cpu *cpu, uint8_t vector);                       /* no error code */
 enum x86_rc x86_raise_error(struct x86_cpu *cpu, uint8_t vector, uint32_t error); /* #DF #TS #NP #SS #GP #AC */

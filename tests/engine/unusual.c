@@ -211,14 +211,14 @@ TEST(unusual_popf)
 
 /* --- system calls --------------------------------------------------------------------------------------------- */
 
-/* R11's bit 8 is set by the kernel's side every so often: the user's next instruction is stepped. */
+/* R11's bit 8 is set by the kernel's side every so often: unlike IRET, SYSRET traps at once. */
 CODE(code_calls, "1: stc\n syscall\n inc %esi\n adc $0, %ebp\n dec %ebx\n jnz 1b\n int $0x80");
 CODE(code_called, "adc $0, %edx\n inc %edi\n test $15, %edi\n jnz 1f\n xor %r12, %r11\n xor %r13, %rcx\n 1: sysretq");
 
 static void stepped(struct context *c)
 {
     traps++;
-    EXPECT_EQ(c->ip, USER_CODE + 5); /* after INC */
+    EXPECT_EQ(c->ip, USER_CODE + 3); /* before INC */
     EXPECT_EQ(c->dr6 & DR6_BS, DR6_BS);
     EXPECT_EQ(c->cs, UCODE64);
     c->flags &= ~(word)FL_TF;

@@ -19,8 +19,7 @@
 #include "x86/io.h"
 #include "x86/zydis.h"
 
-#define PARTS  (KVM_PART_REGS | KVM_PART_FPU | KVM_PART_DEBUG | KVM_PART_MSRS | KVM_PART_EVENTS)
-#define DR6_BS BIT(14)
+#define PARTS (KVM_PART_REGS | KVM_PART_FPU | KVM_PART_DEBUG | KVM_PART_MSRS | KVM_PART_EVENTS)
 
 /* --- what the semantics ask: struct x86_bus_ops -------------------------------------------- */
 
@@ -245,7 +244,8 @@ static bool clears_trap(const struct x86_insn *in)
 {
     return in->mnemonic == ZYDIS_MNEMONIC_INT || in->mnemonic == ZYDIS_MNEMONIC_INT1 ||
            in->mnemonic == ZYDIS_MNEMONIC_INT3 || in->mnemonic == ZYDIS_MNEMONIC_INTO ||
-           in->mnemonic == ZYDIS_MNEMONIC_SYSCALL || in->mnemonic == ZYDIS_MNEMONIC_SYSENTER;
+           in->mnemonic == ZYDIS_MNEMONIC_SYSCALL || in->mnemonic == ZYDIS_MNEMONIC_SYSRET ||
+           in->mnemonic == ZYDIS_MNEMONIC_SYSENTER;
 }
 
 /* The trap after a stepped instruction: SDM vol. 3, 17.3.1.4. */

@@ -25,6 +25,7 @@
 #include "engine/lockstep/lockstep_internal.h"
 #include "x86/bus.h"
 #include "x86/insn.h"
+#include "x86/intr.h"
 #include "x86/mmu.h"
 #include "x86/tlb.h"
 #include "x86/zydis.h"
@@ -42,7 +43,6 @@
 #define MAX_LENGTH   15
 #define MAX_PREFIXES 4
 #define PTE_ACCESSED 0x20
-#define DR6_BS       BIT(14)
 #define TIMES        4 /* exits in one instruction: an access, and the end of an interrupt */
 
 struct steps {

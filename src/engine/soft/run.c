@@ -19,7 +19,6 @@
 
 #define CLOCK_INTERVAL 128 /* blocks between two looks at the clock: some microseconds */
 
-#define DR6_BS      BIT(14)
 #define DR7_ENABLED 0xff
 
 static void trace_instruction(const struct x86_cpu *cpu, const struct block *block)
@@ -86,7 +85,8 @@ static bool clears_trap(const struct x86_insn *in)
     case ZYDIS_MNEMONIC_INT1:
     case ZYDIS_MNEMONIC_INT3:
     case ZYDIS_MNEMONIC_INTO:
-    case ZYDIS_MNEMONIC_SYSCALL:
+    case ZYDIS_MNEMONIC_SYSCALL: /* it and SYSRET trap by themselves */
+    case ZYDIS_MNEMONIC_SYSRET:
     case ZYDIS_MNEMONIC_SYSENTER:
         return true;
     default:

@@ -4,6 +4,18 @@
  */
 #include "x86/exec/flat.h"
 #include "x86/exec/system.h"
+#include "x86/intr.h"
+
+/* Unlike IRET and POPF, SYSCALL and SYSRET trap at once if TF is set when they are done, whatever it was before: no
+ * manual says so, processors of both makers do it, and Linux's entry code counts on it. */
+static enum x86_rc trap_or_jump(struct x86_cpu *cpu)
+{
+    if (likely(!(cpu->rflags & FLAG_TF)))
+        return X86_JUMP;
+    x86_raise(cpu, VEC_DB);
+    cpu->exc.cr2 = DR6_BS;
+    return X86_FAULT;
+}
 
 static enum x86_rc enter_flat(struct x86_cpu *cpu, unsigned cs, unsigned ss, unsigned cpl, bool wide, uint64_t rip)
 {
@@ -22,11 +34,12 @@ EXEC(syscall)
     if (unlikely(!x86_long_mode(cpu))) {
         cpu->gpr[RCX] = x86_next_rip(cpu, in);
         cpu->rflags &= ~(uint64_t)(FLAG_IF | FLAG_VM | FLAG_RF);
-        return enter_flat(cpu, cs, cs + 8, 0, false, (uint32_t)cpu->msr.star);
+        enter_flat(cpu, cs, cs + 8, 0, false, (uint32_t)cpu->msr.star);
+        return trap_or_jump(cpu);
     }
     flat_syscall(cpu, x86_next_rip(cpu, in), wide ? cpu->msr.lstar : cpu->msr.cstar);
     x86_update_mode(cpu);
-    return X86_JUMP;
+    return trap_or_jump(cpu);
 }
 
 EXEC(sysret)
@@ -48,7 +61,7 @@ EXEC(sysret)
     }
     flat_sysret(cpu, in->opsize == 8, rip);
     x86_update_mode(cpu);
-    return X86_JUMP;
+    return trap_or_jump(cpu);
 }
 
 /* AMD has no SYSENTER and SYSEXIT in long mode. */
