@@ -6,7 +6,6 @@
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -75,14 +74,10 @@ static int read_at(const struct boot_blob *blob, const char *what, uint8_t *out,
 
 int boot_blob_read(struct boot_blob *blob, const char *what, struct error *err)
 {
-    const size_t huge = MIB(2), room = ALIGN_UP(blob->size, huge);
-
-    blob->data = aligned_alloc(huge, room); /* a huge page is quicker to get than 512 others */
+    blob->data = malloc(blob->size);
     if (!blob->data)
         return error_set(err, -ENOMEM, "%s '%s': no memory for its %llu bytes", what, blob->path,
                          (unsigned long long)blob->size);
-    if (blob->size >= huge)
-        madvise(blob->data, room, MADV_HUGEPAGE);
     return read_at(blob, what, blob->data, 0, blob->size, err);
 }
 
