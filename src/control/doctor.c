@@ -31,6 +31,7 @@ struct report {
     struct doctor_fact fact[MAX_FACTS];
     struct guest_row guest[MAX_GUESTS];
     unsigned engines, facts, guests;
+    double native_mips; /* measured along with each engine that can be tried */
     bool runs;
     char run[1024]; /* what `run` would take, or why it cannot */
 };
@@ -48,6 +49,7 @@ static void look_at_engines(struct report *report)
         row->engine = engine;
         row->works = !engine->probe(&row->why) && !machine_measure_engine(engine, &row->speed, &row->why);
         row->passed_over = row->works && machine_judge_engine(engine, figures, sizeof(figures), &row->why);
+        report->native_mips = MAX(report->native_mips, row->speed.native_mips);
     }
 }
 
@@ -124,7 +126,7 @@ static void print_text(const struct report *report)
     for (unsigned i = 0; i < report->engines; i++)
         print_engine(&report->engine[i]);
     printf("  (the processor itself: %.0f million instructions a second in the same loop)\n\nhost\n",
-           report->engine[0].speed.native_mips);
+           report->native_mips);
     for (unsigned i = 0; i < report->facts; i++)
         printf("  %-24s %-4s %s\n", report->fact[i].name, report->fact[i].available ? "yes" : "no",
                report->fact[i].text);
@@ -170,7 +172,7 @@ static void json_engine(const struct engine_row *row)
 {
     put_member("name", row->engine->name, ", ");
     printf("\"works\": %s, \"hardware_speed\": %s, \"mips\": %.2f, ", boolean(row->works),
-           boolean(row->works && row->speed.hardware), row->works ? row->speed.mips : 0);
+           boolean(row->works && row->engine->hardware && row->speed.hardware), row->works ? row->speed.mips : 0);
     put_member("reason", row->works && !row->passed_over ? "" : row->why.message, "");
 }
 
@@ -204,7 +206,7 @@ static void print_json(const struct report *report)
 {
     printf("{\n");
     JSON_ARRAY("engines", report->engine, report->engines, json_engine);
-    printf("  \"native_mips\": %.2f,\n", report->engine[0].speed.native_mips);
+    printf("  \"native_mips\": %.2f,\n", report->native_mips);
     JSON_ARRAY("host", report->fact, report->facts, json_fact);
     JSON_ARRAY("guests", report->guest, report->guests, json_guest);
     printf("  \"run\": {\"works\": %s, ", boolean(report->runs));

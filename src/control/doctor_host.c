@@ -79,7 +79,10 @@ static bool check_keys(char *text)
     int key = pkey_alloc(0, 0);
 
     if (key < 0) {
-        snprintf(text, DOCTOR_TEXT, "%s", errno == ENOSPC ? "the processor has none" : strerror(errno));
+        snprintf(text, DOCTOR_TEXT, "%s",
+                 errno == ENOSYS    ? "not in this kernel"
+                 : !has_flag("pku") ? "the processor has none"
+                                    : "the processor has them, this kernel does not let programs use them");
         return false;
     }
     pkey_free(key);

@@ -46,5 +46,10 @@ expect irqfd 0 'engine kvm' --engine kvm
 for what in version immediate-exit vm memory vcpu run; do
     expect $what 0 'engine (bt|interp) .*not kvm: ' --engine auto
 done
+# The doctor says the same, and measures the others and the processor.
+"$refusing" version "$trapeze" doctor >"$err" 2>&1
+if grep -q "^  kvm  *no  *.*is not Linux's KVM" "$err" && grep -qE '^  bt +works +[1-9]' "$err" &&
+    grep -qE '^  \(the processor itself: [1-9]' "$err"; then passed=$((passed + 1)); echo "PASS doctor"
+else failed=$((failed + 1)); echo "FAIL doctor: $(cat "$err")"; fi
 echo "$passed passed, $failed failed"
 [ $failed = 0 ]

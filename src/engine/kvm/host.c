@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "engine/kvm/kvm_internal.h"
@@ -67,6 +68,20 @@ static bool processor_virtualizes(void)
     return found;
 }
 
+static int explain_permission(int error, struct error *err)
+{
+    struct stat st;
+
+    if (!stat(DEVICE, &st) && !(st.st_mode & S_IWGRP))
+        return error_set(err, -error,
+                         "no permission for " DEVICE ", whose mode %04o lets its owner in only: as root, give it to a "
+                         "group (chgrp kvm " DEVICE "; chmod 660 " DEVICE "), and join that (usermod -aG kvm USER)",
+                         (unsigned)st.st_mode & 07777);
+    return error_set(err, -error,
+                     "no permission for " DEVICE ": become a member of its group (usermod -aG kvm USER, then log in "
+                     "again), or let the container have the device");
+}
+
 static int explain_open(int error, struct error *err)
 {
     switch (error) {
@@ -76,9 +91,7 @@ static int explain_open(int error, struct error *err)
         return error_set(err, -error, DEVICE " does not exist, and the processor offers neither VT-x nor SVM");
     case EACCES:
     case EPERM:
-        return error_set(err, -error,
-                         "no permission for " DEVICE ": become a member of its group (usermod -aG kvm USER, then log "
-                         "in again), or let the container have the device");
+        return explain_permission(error, err);
     default:
         return error_set(err, -error, DEVICE ": %s", strerror(error));
     }
@@ -125,8 +138,9 @@ int kvm_host_open(struct error *err)
     rc = kvm_ioctl(fd, KVM_GET_API_VERSION, NULL);
     if (rc != KVM_API_VERSION) {
         close(fd);
-        return error_set(err, -ENODEV,
-                         DEVICE " is not Linux's KVM, or one before Linux 2.6.22 (its version is %d, not %d)", rc,
+        if (rc < 0)
+            return error_set(err, -ENODEV, DEVICE " is not Linux's KVM: %s", strerror(-rc));
+        return error_set(err, -ENODEV, DEVICE " is a KVM from before Linux 2.6.22: its version is %d, not %d", rc,
                          KVM_API_VERSION);
     }
     for (unsigned i = 0; i < ARRAY_SIZE(needed); i++) {
