@@ -26,6 +26,7 @@
     X(exceptions,           "exceptions delivered") \
     X(interrupts,           "interrupts delivered") \
     X(blocks_decoded,       "code blocks decoded") \
+    X(blocks_shared,        "  of these: as another processor had") \
     X(blocks_run,           "code blocks interpreted") \
     X(code_writes,          "writes to pages that hold decoded code") \
     X(code_dropped,         "code blocks dropped") \

@@ -17,6 +17,7 @@ enum lock_rank {
     LOCK_OVERLAY, /* one overlay of a disk */
     LOCK_FS,      /* one file server's tables; taken from within a directory's LOCK_BACKEND */
     LOCK_ENGINE,  /* an engine's own */
+    LOCK_TEXT,    /* decoded code that vCPUs share */
     LOCK_LOOP,    /* event loop's timer list */
 };
 

@@ -301,6 +301,99 @@ static void test_stopped(void **state)
     assert_true(told(cpu[2]));
 }
 
+/* --- decoded code ------------------------------------------------------------------------------------ */
+
+static const uint8_t adds[] = {0x05, 1, 0, 0x05, 2, 0, 0xeb, 0xf8}; /* add ax, 1; add ax, 2; jmp back to the first */
+
+static void start_at(struct soft_vcpu *vcpu, uint64_t rip)
+{
+    vcpu->cpu.seg[SEG_CS].base = 0;
+    vcpu->cpu.rip = rip;
+    x86_update_mode(&vcpu->cpu);
+}
+
+static struct block *decoded(struct soft_vcpu *vcpu)
+{
+    enum x86_rc rc;
+    struct block *block = code_find(vcpu, &rc);
+
+    assert_non_null(block);
+    assert_int_equal(rc, X86_NEXT);
+    return block;
+}
+
+/* What one has decoded the others take from it, if it was the same bytes. */
+static void test_text(void **state)
+{
+    struct block *block[CPUS];
+
+    memcpy(ram + PAGE, adds, sizeof(adds));
+    for (unsigned i = 0; i < 2; i++) {
+        start_at(cpu[i], PAGE);
+        block[i] = decoded(cpu[i]);
+    }
+    assert_ptr_not_equal(block[0], block[1]);
+    assert_ptr_equal(block[0]->insn, block[1]->insn);
+    assert_int_equal(block[1]->count, 3);
+    assert_int_equal(block[1]->bytes, sizeof(adds));
+    assert_memory_equal(block_bytes(block[1]), adds, sizeof(adds));
+    assert_int_equal(cpu[1]->cpu.counters.blocks_shared, 1);
+
+    code_free(cpu[0]); /* it stays the other's */
+    assert_int_equal(block[1]->insn[1].imm, 2);
+
+    ram[PAGE + 4] = 7;
+    start_at(cpu[2], PAGE);
+    block[2] = decoded(cpu[2]);
+    assert_int_equal(block[2]->insn[1].imm, 7);
+    assert_int_equal(block[1]->insn[1].imm, 2);
+    assert_int_equal(cpu[2]->cpu.counters.blocks_shared, 0);
+    assert_ptr_equal(decoded(cpu[1]), block[1]); /* it has not been told */
+    code_free(cpu[1]);
+    block[1] = decoded(cpu[1]);
+    assert_ptr_equal(block[1]->insn, block[2]->insn);
+}
+
+static void *decode_and_forget(void *opaque)
+{
+    struct soft_vcpu *vcpu = opaque;
+
+    for (unsigned i = 0; i < ROUNDS; i++) {
+        const unsigned n = (i + vcpu->cpu.id) % 13;
+        const struct block *block;
+
+        start_at(vcpu, PAGE + 256 * n);
+        block = decoded(vcpu);
+        assert_int_equal(block->insn[0].imm, n);
+        if (i % 7 == 0)
+            code_written(vcpu, PAGE + 256 * n, 1);
+        if (i % 31 == 0)
+            code_free(vcpu);
+        code_sweep(vcpu);
+    }
+    return NULL;
+}
+
+static void test_texts_by_all(void **state)
+{
+    pthread_t thread[CPUS];
+
+    for (unsigned n = 0; n < 13; n++) {
+        memcpy(ram + PAGE + 256 * n, adds, sizeof(adds));
+        ram[PAGE + 256 * n + 1] = (uint8_t)n;
+    }
+    for (unsigned i = 0; i < CPUS; i++)
+        assert_int_equal(pthread_create(&thread[i], NULL, decode_and_forget, cpu[i]), 0);
+    for (unsigned i = 0; i < CPUS; i++)
+        pthread_join(thread[i], NULL);
+    assert_true(cpu[0]->cpu.counters.blocks_shared + cpu[1]->cpu.counters.blocks_shared +
+                cpu[2]->cpu.counters.blocks_shared);
+    for (unsigned i = 0; i < CPUS; i++)
+        code_free(cpu[i]);
+    for (unsigned i = 0; i < 1 << TEXT_BITS; i++)
+        assert_null(vm.texts->place[i]);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -308,6 +401,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_held, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_told_by_page, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_locked_devices, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_text, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_texts_by_all, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_polling, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_stopped, set_up, tear_down),
     };

@@ -271,12 +271,14 @@ bool code_watched(const struct soft_vcpu *vcpu, gpa_t page)
     return atomic_load_explicit(&code->watched[watch_slot(page)], memory_order_relaxed) && find_page(code, page);
 }
 
-static void free_list(struct code_cache *code, struct block *block)
+static void free_list(struct soft_vcpu *vcpu, struct block *block)
 {
     while (block) {
         struct block *next = block->page_next;
 
-        code->bytes -= block_size(block);
+        vcpu->code.bytes -= block_size(block);
+        if (block->text)
+            text_release(vcpu->vm->texts, block->text);
         free(block);
         block = next;
     }
@@ -292,11 +294,11 @@ void code_free(struct soft_vcpu *vcpu)
         while (code->pages[i]) {
             struct code_page *page = code->pages[i];
 
-            free_list(code, page->blocks);
+            free_list(vcpu, page->blocks);
             drop_page(vcpu, page);
         }
     }
-    free_list(code, code->dropped);
+    free_list(vcpu, code->dropped);
     free(code->slot);
     memset(code, 0, offsetof(struct code_cache, watched)); /* that has counted down to 0; others look at it */
     vcpu->cpu.counters.code_flushed++;
@@ -358,7 +360,7 @@ void code_sweep(struct soft_vcpu *vcpu)
     if (unlikely(is_full(vcpu)))
         evict(vcpu);
     if (unlikely(vcpu->code.dropped != NULL)) {
-        free_list(&vcpu->code, vcpu->code.dropped);
+        free_list(vcpu, vcpu->code.dropped);
         vcpu->code.dropped = NULL;
     }
 }
@@ -484,15 +486,64 @@ static enum x86_rc decode_shared(struct soft_vcpu *vcpu, gva_t lin, uint64_t key
     return decode(vcpu, lin, key & 7, bytes, d);
 }
 
-static struct block *new_block(uint64_t key, const struct decoded *d)
+static struct block *new_block(struct soft_vcpu *vcpu, uint64_t key, const struct decoded *d)
 {
-    struct block *block = malloc(sizeof(*block) + d->count * sizeof(d->insn[0]) + d->used);
+    const size_t size = d->count * sizeof(d->insn[0]);
+    const bool shared = vcpu->vm->texts && !d->crosses;
+    struct block *block = malloc(sizeof(*block) + (shared ? 0 : size + d->used));
+    struct text *text = shared ? malloc(sizeof(*text) + size + d->used) : NULL;
+    struct x86_insn *insn;
 
-    if (!block)
+    if (!block || (shared && !text)) {
+        free(block);
+        free(text);
         return NULL;
+    }
+    insn = shared ? text->insn : block->own;
+    memcpy(insn, d->insn, size);
+    memcpy(&insn[d->count], d->raw, d->used);
     *block = (struct block){.key = key, .bytes = (uint16_t)d->used, .count = (uint8_t)d->count, .crosses = d->crosses};
-    memcpy(block->insn, d->insn, d->count * sizeof(d->insn[0]));
-    memcpy(&block->insn[d->count], d->raw, d->used);
+    block->text = text;
+    block->insn = insn;
+    if (!shared)
+        return block;
+    *text = (struct text){.key = key, .bytes = block->bytes, .count = block->count};
+    text_enter(vcpu->vm->texts, text);
+    return block;
+}
+
+/* The block as another vCPU has decoded it, from the same bytes. As in decode_shared() others are told that there is
+ * code before the bytes are looked at. NULL: there is none, or no memory. */
+static struct block *find_decoded(struct soft_vcpu *vcpu, uint64_t key, const uint8_t *bytes)
+{
+    const gpa_t gpa = key >> BLOCK_KEY_SHIFT;
+    struct text *text = vcpu->vm->texts ? text_find(vcpu->vm->texts, key) : NULL;
+    struct block *block;
+
+    if (!text)
+        return NULL;
+    soft_share_add_lines(vcpu, gpa & PAGE_MASK, code_lines((unsigned)(gpa & ~PAGE_MASK), text->bytes));
+    block = memcmp(text_bytes(text), bytes, text->bytes) ? NULL : malloc(sizeof(*block));
+    if (!block) {
+        text_release(vcpu->vm->texts, text);
+        return NULL;
+    }
+    *block = (struct block){.key = key, .bytes = text->bytes, .count = text->count, .text = text, .insn = text->insn};
+    vcpu->cpu.counters.blocks_shared++;
+    return block;
+}
+
+static struct block *decode_block(struct soft_vcpu *vcpu, gva_t lin, uint64_t key, const uint8_t *bytes,
+                                  enum x86_rc *rc)
+{
+    struct block *block;
+    struct decoded d;
+
+    *rc = vcpu->vm->share.on ? decode_shared(vcpu, lin, key, bytes, &d) : decode(vcpu, lin, key & 7, bytes, &d);
+    if (*rc)
+        return NULL;
+    block = new_block(vcpu, key, &d);
+    *rc = block ? X86_NEXT : X86_EXIT;
     return block;
 }
 
@@ -500,17 +551,16 @@ static struct block *make_block(struct soft_vcpu *vcpu, gva_t lin, uint64_t key,
 {
     const uint64_t begin = counter_ns();
     struct code_page *page = make_room(&vcpu->code) ? watch_page(vcpu, key >> BLOCK_KEY_SHIFT & PAGE_MASK) : NULL;
-    struct block *block = NULL;
-    struct decoded d;
+    struct block *block;
 
     *rc = X86_EXIT;
     if (!page)
         return NULL;
-    *rc = vcpu->vm->share.on ? decode_shared(vcpu, lin, key, bytes, &d) : decode(vcpu, lin, key & 7, bytes, &d);
-    if (!*rc) {
-        block = new_block(key, &d);
-        *rc = block ? X86_NEXT : X86_EXIT;
-    }
+    block = find_decoded(vcpu, key, bytes);
+    if (block)
+        *rc = X86_NEXT;
+    else
+        block = decode_block(vcpu, lin, key, bytes, rc);
     if (block)
         enter_block(vcpu, block, page);
     else if (!page->blocks)

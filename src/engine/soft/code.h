@@ -9,6 +9,7 @@
 #include <stdatomic.h>
 
 #include "engine/soft/ghosts.h"
+#include "engine/soft/text.h"
 #include "x86/insn.h"
 
 struct soft_vcpu;
@@ -25,8 +26,10 @@ struct block {
     uint32_t split; /* the engine's own: groups of accesses, by their first instruction, that often lie in two pages */
     uint8_t count;
     bool crosses;
-    bool dropped;           /* its code was overwritten: to be left after the present instruction */
-    struct x86_insn insn[]; /* and then the bytes that they were decoded from */
+    bool dropped;                /* its code was overwritten: to be left after the present instruction */
+    struct text *text;           /* where they are, if shared with other vCPUs */
+    const struct x86_insn *insn; /* and then the bytes that they were decoded from */
+    struct x86_insn own[];       /* or they are here */
 };
 
 struct code_page;

@@ -530,6 +530,12 @@ int soft_vm_init(struct soft_vm *vm, const struct engine_config *config, const s
     vm->hooks = hooks;
     if (soft_share_init(vm))
         return -ENOMEM;
+    if (vm->cpus > 1)
+        vm->texts = text_table_new();
+    if (vm->cpus > 1 && !vm->texts) {
+        soft_share_fini(vm);
+        return -ENOMEM;
+    }
     mem_set_listener(vm->mem, mem_changed, vm);
     return 0;
 }
@@ -538,6 +544,7 @@ void soft_vm_fini(struct soft_vm *vm)
 {
     mem_set_listener(vm->mem, NULL, NULL);
     soft_share_fini(vm);
+    text_table_free(vm->texts);
 }
 
 void soft_vcpu_init(struct soft_vcpu *vcpu, struct soft_vm *vm, unsigned id)

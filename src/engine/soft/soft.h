@@ -42,6 +42,7 @@ struct soft_vm {
     struct vclock *clock;
     const struct soft_hooks *hooks;
     struct soft_share share;
+    struct text_table *texts; /* of several vCPUs; NULL: of one */
     struct soft_timer *timer; /* or NULL: the engine looks at the clock often enough by itself */
     unsigned cpus;
     _Atomic uint64_t stopped_ns; /* when a vCPU found that we had been stopped: the host's monotonic clock */
