@@ -4,10 +4,6 @@
 set -u
 trapeze=$1 guest=$2 engine=${3:-interp}
 [ -s "$guest/vmlinuz" ] || { echo "no guest in $guest: make guest"; exit 77; }
-if [ "$engine" = kvm ] && ! "$trapeze" doctor --json | grep -q '"name": "kvm", "works": true, "hardware_speed": true'; then
-    echo "skipped: kvm does not run at the processor's speed here (see trapeze doctor)"
-    exit 77
-fi
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 export XDG_DATA_HOME=$work # where `trapeze run` finds that guest
