@@ -20,6 +20,8 @@ expect() { # what status pattern arguments...
     else failed=$((failed + 1)); echo "FAIL $what $* (status $got): $(cat "$err")"; fi
 }
 
+expect device 2 '/dev/kvm does not exist' --engine kvm
+expect permission 2 'no permission for /dev/kvm' --engine kvm
 expect version 2 "is not Linux's KVM" --engine kvm
 expect irqchip-capability 2 'too old, it lacks: split interrupt controllers \(Linux 4.4\)' --engine kvm
 expect immediate-exit 2 'too old, it lacks: immediate exit \(Linux 4.11\)' --engine kvm
@@ -43,7 +45,7 @@ if (ulimit -v 400000 && "$trapeze" --version >/dev/null 2>&1); then
 fi
 expect ioeventfd 0 'engine kvm' --engine kvm
 expect irqfd 0 'engine kvm' --engine kvm
-for what in version immediate-exit vm memory vcpu run; do
+for what in device permission version immediate-exit vm memory vcpu run; do
     expect $what 0 'engine (bt|interp) .*not kvm: ' --engine auto
 done
 # The doctor says the same, and measures the others and the processor.

@@ -1,9 +1,10 @@
 /*
  * tests/kvm/refusing.c: runs a command for which KVM refuses something: refusing WHAT COMMAND [ARGUMENT]...
- * A seccomp filter answers that ioctl with an error, or a question for a capability with no. Status 125: there is no
- * seccomp here.
+ * A seccomp filter answers that ioctl, or an open() like that of the device, with an error, or a question for a
+ * capability with no. Status 125: there is no seccomp here.
  */
 #include <errno.h>
+#include <fcntl.h>
 #include <linux/filter.h>
 #include <linux/kvm.h>
 #include <linux/seccomp.h>
@@ -18,37 +19,40 @@
 
 static const struct {
     const char *name;
-    unsigned request, argument; /* ANY: whatever it is */
-    int error;                  /* 0: the answer is 0 */
+    unsigned call, request, argument; /* the system call, its 2nd and 3rd argument; ANY: whatever it is */
+    int error;                        /* 0: the answer is 0 */
 } kinds[] = {
-    {"version", KVM_GET_API_VERSION, ANY, ENOTTY},
-    {"irqchip-capability", KVM_CHECK_EXTENSION, KVM_CAP_SPLIT_IRQCHIP, 0},
-    {"immediate-exit", KVM_CHECK_EXTENSION, KVM_CAP_IMMEDIATE_EXIT, 0},
-    {"many-vcpus", KVM_CHECK_EXTENSION, KVM_CAP_MAX_VCPUS, 0}, /* then there are four */
-    {"cpuid", KVM_GET_SUPPORTED_CPUID, ANY, ENOMEM},
-    {"vm", KVM_CREATE_VM, ANY, ENOMEM},
-    {"busy", KVM_CREATE_VM, ANY, EBUSY},
-    {"irqchip", KVM_ENABLE_CAP, ANY, ENOMEM},
-    {"memory", KVM_SET_USER_MEMORY_REGION, ANY, ENOMEM},
-    {"vcpu", KVM_CREATE_VCPU, ANY, ENOMEM},
-    {"second-vcpu", KVM_CREATE_VCPU, 1, ENOMEM},
-    {"state", KVM_SET_REGS, ANY, EINVAL},
-    {"run", KVM_RUN, ANY, ENOMEM},
+    {"device", SYS_openat, ANY, O_RDWR | O_CLOEXEC, ENOENT},
+    {"permission", SYS_openat, ANY, O_RDWR | O_CLOEXEC, EACCES},
+    {"version", SYS_ioctl, KVM_GET_API_VERSION, ANY, ENOTTY},
+    {"irqchip-capability", SYS_ioctl, KVM_CHECK_EXTENSION, KVM_CAP_SPLIT_IRQCHIP, 0},
+    {"immediate-exit", SYS_ioctl, KVM_CHECK_EXTENSION, KVM_CAP_IMMEDIATE_EXIT, 0},
+    {"many-vcpus", SYS_ioctl, KVM_CHECK_EXTENSION, KVM_CAP_MAX_VCPUS, 0}, /* then there are four */
+    {"cpuid", SYS_ioctl, KVM_GET_SUPPORTED_CPUID, ANY, ENOMEM},
+    {"vm", SYS_ioctl, KVM_CREATE_VM, ANY, ENOMEM},
+    {"busy", SYS_ioctl, KVM_CREATE_VM, ANY, EBUSY},
+    {"irqchip", SYS_ioctl, KVM_ENABLE_CAP, ANY, ENOMEM},
+    {"memory", SYS_ioctl, KVM_SET_USER_MEMORY_REGION, ANY, ENOMEM},
+    {"vcpu", SYS_ioctl, KVM_CREATE_VCPU, ANY, ENOMEM},
+    {"second-vcpu", SYS_ioctl, KVM_CREATE_VCPU, 1, ENOMEM},
+    {"state", SYS_ioctl, KVM_SET_REGS, ANY, EINVAL},
+    {"run", SYS_ioctl, KVM_RUN, ANY, ENOMEM},
     /* These it can do without. */
-    {"ioeventfd", KVM_IOEVENTFD, ANY, ENOSPC},
-    {"irqfd", KVM_IRQFD, ANY, ENOSPC},
+    {"ioeventfd", SYS_ioctl, KVM_IOEVENTFD, ANY, ENOSPC},
+    {"irqfd", SYS_ioctl, KVM_IRQFD, ANY, ENOSPC},
 };
+
+/* Goes on if the word at `offset` is `value`, else `skip` statements further. */
+#define WORD_IS(offset, value, skip)                                                                                   \
+    BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offset),                                                                        \
+        BPF_JUMP(BPF_JMP | ((value) == ANY ? BPF_JGE : BPF_JEQ) | BPF_K, (value) == ANY ? 0 : (value), 0, skip)
 
 static int refuse(unsigned kind)
 {
     struct sock_filter filter[] = {
-        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
-        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_ioctl, 0, 5),
-        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, args[1])),
-        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, kinds[kind].request, 0, 3),
-        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, args[2])),
-        BPF_JUMP(BPF_JMP | (kinds[kind].argument == ANY ? BPF_JGE : BPF_JEQ) | BPF_K,
-                 kinds[kind].argument == ANY ? 0 : kinds[kind].argument, 0, 1),
+        WORD_IS(offsetof(struct seccomp_data, nr), kinds[kind].call, 5),
+        WORD_IS(offsetof(struct seccomp_data, args[1]), kinds[kind].request, 3),
+        WORD_IS(offsetof(struct seccomp_data, args[2]), kinds[kind].argument, 1),
         BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | kinds[kind].error),
         BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
     };
