@@ -16,8 +16,11 @@ step=0
 while IFS='|' read -r limit name command; do
     step=$((step + 1))
     echo "== begin $name"
-    timeout -s KILL "$limit" sh -c "$command" </dev/null 2>&1
-    echo "== status $? $name"
+    setsid timeout -s KILL "$limit" sh -c "$command" </dev/null 2>&1 &
+    wait $!
+    status=$?
+    kill -KILL -- -$! 2>/dev/null # what a step that ran out of time has left
+    echo "== status $status $name"
 done </steps
 echo "== end $step"
 poweroff -f
