@@ -19,7 +19,7 @@ while IFS='|' read -r limit name command; do
     setsid timeout -s KILL "$limit" sh -c "$command" </dev/null 2>&1 &
     wait $!
     status=$?
-    kill -KILL -- -$! 2>/dev/null # what a step that ran out of time has left
+    kill -KILL -$! 2>/dev/null # what a step that ran out of time has left
     echo "== status $status $name"
 done </steps
 echo "== end $step"

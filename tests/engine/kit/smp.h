@@ -10,6 +10,7 @@
 #define SMP_MAX      8
 #define SMP_WAKE     0x30           /* vector with which smp_run() wakes them */
 #define SMP_PATIENCE 40000000000ull /* TSC ticks: more than anything takes */
+#define SMP_STEP     2000000000ull  /* of them, at most, between two looks */
 
 extern unsigned smp_count; /* processors that run, the boot processor among them */
 extern uint32_t smp_apic_id[SMP_MAX];
@@ -32,13 +33,17 @@ static inline void smp_relax(void)
 #define SMP_LOAD(x)         __atomic_load_n(&(x), __ATOMIC_RELAXED)
 #define SMP_STORE(x, value) __atomic_store_n(&(x), value, __ATOMIC_RELAXED)
 
-/* Waits; false, and a failed check, if it takes for ever. */
+/* Waits; false, and a failed check, if it takes for ever. A machine that stood still meanwhile has not waited. */
 #define SMP_WAIT(condition)                                                                                            \
     ({                                                                                                                 \
-        const uint64_t start_ = rdtsc();                                                                               \
+        uint64_t last_ = rdtsc(), waited_ = 0;                                                                         \
         bool done_;                                                                                                    \
-        while (!(done_ = (condition)) && rdtsc() - start_ < SMP_PATIENCE)                                              \
+        while (!(done_ = (condition)) && waited_ < SMP_PATIENCE) {                                                     \
+            const uint64_t now_ = rdtsc();                                                                             \
+            waited_ += now_ - last_ < SMP_STEP ? now_ - last_ : SMP_STEP;                                              \
+            last_ = now_;                                                                                              \
             smp_relax();                                                                                               \
+        }                                                                                                              \
         if (!done_)                                                                                                    \
             EXPECT(!"waited in vain for " #condition);                                                                 \
         done_;                                                                                                         \
