@@ -168,7 +168,8 @@ static struct code_page *watch_page(struct soft_vcpu *vcpu, gpa_t gpa)
     atomic_fetch_add(&code->watched[watch_slot(gpa)], 1);
     if (vcpu->vm->share.on)
         soft_share_hold(vcpu, gpa);
-    x86_tlb_protect_gpa(&vcpu->cpu, gpa);
+    else
+        x86_tlb_protect_gpa(&vcpu->cpu, gpa);
     return page;
 }
 

@@ -199,7 +199,8 @@ void soft_share_hold(struct soft_vcpu *vcpu, gpa_t gpa)
         atomic_store(&page->lines, 0);
     atomic_fetch_or(&page->holders, bit_of(vcpu));
     lock_drop(&vm->share.lock);
-    atomic_fetch_and(&page->writers, ~bit_of(vcpu)); /* our own TLB is seen to by the caller */
+    if (atomic_fetch_and(&page->writers, ~bit_of(vcpu)) & bit_of(vcpu))
+        x86_tlb_protect_gpa(&vcpu->cpu, gpa);
     writers = atomic_load(&page->writers);
     for (unsigned i = 0; i < vm->cpus; i++)
         if ((writers & BIT(i)) && vm->vcpu[i])
