@@ -657,9 +657,28 @@ static void emit_cold_jump(struct translation *t, const struct cold *cold)
     emit_jump_to(&t->e, CC_ALWAYS, t->vcpu->thunk.jump_miss);
 }
 
-/* The block is not what lies at this address any more. */
-static void emit_cold_stale(struct translation *t)
+/* S0 = the linear address of the page, and the salt. What the soft TLB has for it is the page, or the block is not what
+ * lies at this address any more. */
+static void emit_cold_stale(struct translation *t, const struct cold *cold)
 {
+    const size_t fetch = offsetof(struct x86_tlb_entry, fetch), host = offsetof(struct x86_tlb_entry, host);
+    struct emit *e = &t->e;
+    uint32_t other, stale;
+
+    emit_rm(e, true, OP_SUB, H_S0, H_FRAME, FRAME_NEAR(salt));
+    emit_fetch_slot(e);
+    emit_rm(e, true, OP_CMP, H_S0, H_S1, (int32_t)fetch);
+    other = emit_jump(e, CC_NE);
+    emit_mov_imm64(e, H_S0, (uint64_t)cold->page);
+    emit_rm(e, true, OP_CMP, H_S0, H_S1, (int32_t)host);
+    stale = emit_jump(e, CC_NE);
+    emit_load(e, H_S0, H_S1, (int32_t)fetch);
+    emit_rm(e, true, OP_ADD, H_S0, H_FRAME, FRAME_NEAR(salt));
+    emit_mov_imm64(e, H_S1, (uint64_t)code_place(&t->vcpu->soft, t->code->block));
+    emit_store(e, H_S1, 0, H_S0);
+    emit_jump_to(e, CC_ALWAYS, t->code->entry_m);
+    emit_patch(e, other, emit_here(e));
+    emit_patch(e, stale, emit_here(e));
     t->code->stale = emit_here(&t->e);
     emit_load(&t->e, H_S0, H_FRAME, FRAME_CPU(rip));
     emit_lea(&t->e, word(t) == 8, H_S0, H_S0, t->code->page_offset);
@@ -721,7 +740,7 @@ void bt_emit_cold(struct translation *t)
             emit_cold_jump(t, cold);
             break;
         case COLD_STALE:
-            emit_cold_stale(t);
+            emit_cold_stale(t, cold);
             break;
         case COLD_CROSSING:
         case COLD_LOOP:

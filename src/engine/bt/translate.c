@@ -652,22 +652,22 @@ static void emit_body(struct translation *t)
         bt_emit_edge(t, CC_ALWAYS, t->code->offset[t->count], 0);
 }
 
-/* The way in from another page: the guest address is in S0. Is that page now what this block was translated from? */
+/* The way in from another page: the guest address is in S0. Is that page now what this block was translated from? It is
+ * if it was when somebody last came this way by the same address and salt. */
 static void emit_checked_entry(struct translation *t, const uint8_t *page)
 {
     struct emit *e = &t->e;
     struct cold *stale = bt_cold(t, COLD_STALE, 0);
 
     bt_mark(t, MARK_CHECKED);
+    stale->page = page;
     t->code->entry_checked = emit_here(e);
     emit_lea(e, bt_is_wide(t), H_S0, H_S0, -(int32_t)t->code->page_offset);
     emit_store(e, H_FRAME, FRAME_CPU(rip), H_S0);
     bt_emit_code_base(t, OP_ADD, H_S0);
-    emit_fetch_slot(e);
-    emit_rm(e, true, OP_CMP, H_S0, H_S1, (int32_t)offsetof(struct x86_tlb_entry, fetch));
-    bt_cold_jump(t, stale, CC_NE);
-    emit_mov_imm64(e, H_S0, (uint64_t)page);
-    emit_rm(e, true, OP_CMP, H_S0, H_S1, (int32_t)offsetof(struct x86_tlb_entry, host));
+    emit_rm(e, true, OP_ADD, H_S0, H_FRAME, FRAME_NEAR(salt));
+    emit_mov_imm64(e, H_S1, (uint64_t)code_place(&t->vcpu->soft, t->code->block));
+    emit_rm(e, true, OP_CMP, H_S0, H_S1, 0);
     bt_cold_jump(t, stale, CC_NE);
     emit_jump_to(e, CC_ALWAYS, t->code->entry_m);
 }

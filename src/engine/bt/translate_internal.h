@@ -79,6 +79,7 @@ struct cold {
     struct group group;   /* COLD_WINDOW: what is to be checked in full */
     struct recipe recipe; /* of the flags, if they are neither in the frame nor in the host */
     bool flags_h;         /* what follows wants the flags in the host's RFLAGS; COLD_EDGE: they are only there */
+    const void *page;     /* COLD_STALE: the host address of the page that the block was translated from */
     uint16_t limit_site;  /* COLD_FAR: 1 + the site of a jump whose target may be outside CS; 0: it is not */
 };
 

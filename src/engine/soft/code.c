@@ -26,6 +26,7 @@ struct code_page {
     struct code_page *next;
     struct block *blocks;
     uint64_t lines; /* bit i: bytes [64 i, 64 i + 64) may hold decoded code */
+    uint64_t place; /* code_place() */
 };
 
 static unsigned jump_slot(uint64_t key)
@@ -171,6 +172,11 @@ static struct code_page *watch_page(struct soft_vcpu *vcpu, gpa_t gpa)
     else
         x86_tlb_protect_gpa(&vcpu->cpu, gpa);
     return page;
+}
+
+uint64_t *code_place(struct soft_vcpu *vcpu, const struct block *block)
+{
+    return &find_page(&vcpu->code, block_gpa(block) & PAGE_MASK)->place;
 }
 
 uint64_t code_lines(unsigned offset, unsigned len)

@@ -98,6 +98,9 @@ struct block *code_find(struct soft_vcpu *vcpu, enum x86_rc *rc);
 void code_sweep(struct soft_vcpu *vcpu);
 void code_free(struct soft_vcpu *vcpu);
 
+/* A word for the engine about the page that a block of the cache begins in, 0 at first; there as long as the block is.
+ */
+uint64_t *code_place(struct soft_vcpu *vcpu, const struct block *block);
 /* The 64-byte lines of a page that [offset, offset + len) touches, as bits; len > 0, within the page. */
 uint64_t code_lines(unsigned offset, unsigned len);
 /* Does the page hold decoded code? Then its writes are to be told: */
