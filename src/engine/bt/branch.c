@@ -44,6 +44,13 @@ static unsigned new_edge(struct translation *t, int64_t target)
     return index;
 }
 
+/* S0 = the address of the page that an edge into another page leads to. */
+void bt_emit_page_of(struct translation *t, const struct bt_edge *edge)
+{
+    emit_load(&t->e, H_S0, H_FRAME, FRAME_CPU(rip));
+    emit_lea(&t->e, bt_is_wide(t), H_S0, H_S0, edge->target & (int32_t)PAGE_MASK);
+}
+
 /* Goes on at `target`, an offset from this page's start. cc: a condition in the host's flags, or CC_ALWAYS, CC_CALL.
  * from: offset of the jump. A jump on a condition to another page goes by way of the stub's cold neighbour. */
 void bt_emit_edge(struct translation *t, unsigned cc, int64_t target, unsigned from)
@@ -55,10 +62,8 @@ void bt_emit_edge(struct translation *t, unsigned cc, int64_t target, unsigned f
     if (edge->cross)
         bt_want_flags_m(t);
     stub = bt_cold(t, COLD_EDGE, index);
-    if (edge->cross) {
-        emit_load(&t->e, H_S0, H_FRAME, FRAME_CPU(rip));
-        emit_lea(&t->e, bt_is_wide(t), H_S0, H_S0, (int32_t)target);
-    }
+    if (edge->cross)
+        bt_emit_page_of(t, edge);
     if (target <= (int64_t)from && cc == CC_ALWAYS)
         bt_emit_event_check(t, stub);
     stub->flags_h = !t->flags_m;

@@ -45,9 +45,9 @@ struct bt_edge {
     uint32_t patch;                  /* offset in the code region of the rel32 */
     uint32_t stub;                   /* where it leads while there is no target */
     int32_t target;                  /* offset of the target from the start of this page */
-    bool cross;                      /* in another page: goes in by the target's checked entry, address in S0 */
-    bool flags_h, flags_m;           /* where the flags are on the way */
-    bool shadow;                     /* STI lies before it: no interrupt is taken here */
+    bool cross;            /* in another page: goes in by the target's checked entry, its page's address in S0 */
+    bool flags_h, flags_m; /* where the flags are on the way */
+    bool shadow;           /* STI lies before it: no interrupt is taken here */
 };
 
 /* A place where translated code calls the monitor: to execute instructions [first, last] by their semantics. */
@@ -211,7 +211,8 @@ struct bt_code *bt_translate(struct bt_vcpu *vcpu, struct block *block, const ui
 
 /* run.c: what thunks call; they return the host address to go on at. */
 const void *bt_on_callout(struct bt_vcpu *vcpu, struct bt_site *site);
-const void *bt_on_link(struct bt_vcpu *vcpu, struct bt_edge *edge, uint64_t rip);
+/* page: the address of the one that an edge into another page leads to. */
+const void *bt_on_link(struct bt_vcpu *vcpu, struct bt_edge *edge, uint64_t page);
 const void *bt_on_vectors(struct bt_vcpu *vcpu, struct bt_code *code);
 const void *bt_on_jump(struct bt_vcpu *vcpu, uint64_t rip, struct bt_site *site);
 const void *bt_on_tlb_miss(struct bt_vcpu *vcpu, uint64_t lin,

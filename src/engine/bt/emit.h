@@ -155,6 +155,8 @@ static inline void emit_jump_to(struct emit *e, unsigned cc, uint32_t target)
 #define FRAME_CPU(field)  FRAME_VCPU(soft.cpu.field)
 #define FRAME_BT(field)   FRAME_VCPU(frame.field)
 #define FRAME_TLB(field)  FRAME_VCPU(soft.tlb.field)
+#define FRAME_CODE(field) FRAME_VCPU(soft.code.field)
+#define FRAME_PLACE(n)    (FRAME_CODE(place) + (int32_t)(8 * (n)))
 #define FRAME_GPR(g)      (FRAME_CPU(gpr) + (int32_t)(8 * (g)))
 
 /* Host flags to near.flags, and back; S1 is lost. */

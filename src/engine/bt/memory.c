@@ -597,7 +597,7 @@ static void emit_cold_limit(struct translation *t, struct bt_site *site)
     emit_patch(&t->e, inside, emit_here(&t->e));
 }
 
-/* A conditional jump to another page: S0 = its address there. Each takes a look at events, since it may close a loop.
+/* A conditional jump to another page. Each takes a look at events, since it may close a loop.
  */
 static void emit_cold_far(struct translation *t, const struct cold *cold)
 {
@@ -606,10 +606,12 @@ static void emit_cold_far(struct translation *t, const struct cold *cold)
 
     if (cold->flags_h)
         emit_save_flags(&t->e);
-    emit_load(&t->e, H_S0, H_FRAME, FRAME_CPU(rip));
-    emit_lea(&t->e, word(t) == 8, H_S0, H_S0, edge->target);
-    if (cold->limit_site)
+    if (cold->limit_site) {
+        emit_load(&t->e, H_S0, H_FRAME, FRAME_CPU(rip));
+        emit_lea(&t->e, word(t) == 8, H_S0, H_S0, edge->target);
         emit_cold_limit(t, &t->code->site[cold->limit_site - 1]);
+    }
+    bt_emit_page_of(t, edge);
     emit_compare_events(&t->e);
     event = emit_jump(&t->e, CC_NE);
     edge->flags_m = true;
@@ -674,8 +676,8 @@ static void emit_cold_stale(struct translation *t, const struct cold *cold)
     stale = emit_jump(e, CC_NE);
     emit_load(e, H_S0, H_S1, (int32_t)fetch);
     emit_rm(e, true, OP_ADD, H_S0, H_FRAME, FRAME_NEAR(salt));
-    emit_mov_imm64(e, H_S1, (uint64_t)code_place(&t->vcpu->soft, t->code->block));
-    emit_store(e, H_S1, 0, H_S0);
+    if (t->place)
+        emit_store(e, H_FRAME, FRAME_PLACE(t->place), H_S0);
     emit_jump_to(e, CC_ALWAYS, t->code->entry_m);
     emit_patch(e, other, emit_here(e));
     emit_patch(e, stale, emit_here(e));

@@ -171,13 +171,14 @@ const void *bt_on_tlb_miss(struct bt_vcpu *vcpu, uint64_t lin, uint64_t access)
     return vcpu->frame.level ? with_vectors(vcpu, where) : where;
 }
 
-const void *bt_on_link(struct bt_vcpu *vcpu, struct bt_edge *edge, uint64_t rip)
+const void *bt_on_link(struct bt_vcpu *vcpu, struct bt_edge *edge, uint64_t page)
 {
+    const unsigned offset = (unsigned)edge->target & (unsigned)~PAGE_MASK;
     const uint64_t recycled = vcpu->cache.recycled;
     struct bt_code *from = edge->from, *code;
 
     vcpu->soft.cpu.counters.links++;
-    come_out(vcpu, edge->cross ? rip : vcpu->soft.cpu.rip + (uint64_t)edge->target);
+    come_out(vcpu, edge->cross ? page + offset : vcpu->soft.cpu.rip + (uint64_t)edge->target);
     if (edge->shadow && soft_attention(&vcpu->soft))
         vcpu->soft.cpu.int_shadow = SHADOW_STI;
     code = find(vcpu);

@@ -75,6 +75,7 @@ static const struct {
     FIELD(FRAME_CPU, soft.cpu, msr),
     FIELD(FRAME_CPU, soft.cpu, seg),
     FIELD(FRAME_SOFT, soft, wanted),
+    FIELD(FRAME_CODE, soft.code, place),
     NEAR(target),
     FIELD(FRAME_BT, frame, budget),
     FIELD(FRAME_BT, frame, window),
@@ -200,7 +201,7 @@ static void title(const struct translation *t, const struct mark *mark, char *te
         snprintf(text, size, "(another address has the jump table's slot)");
         break;
     case COLD_STALE:
-        snprintf(text, size, "(the code here has changed)");
+        snprintf(text, size, "(is it this page still?)");
         break;
     case COLD_BUDGET:
         snprintf(text, size, "(the budget is used up)");

@@ -611,13 +611,35 @@ static void emit_guards(struct translation *t)
     }
 }
 
+/* The way in from another page, by way of entry_m: the address of this one is in S0. Is it now what this block was
+ * translated from? It is if it was when somebody last came to the page this way by the same address and salt. */
+static void emit_checked_entry(struct translation *t, const uint8_t *page)
+{
+    struct emit *e = &t->e;
+    struct cold *stale = bt_cold(t, COLD_STALE, 0);
+
+    bt_mark(t, MARK_CHECKED);
+    stale->page = page;
+    t->place = code_place(&t->vcpu->soft, t->code->block);
+    t->code->entry_checked = emit_here(e);
+    emit_store(e, H_FRAME, FRAME_CPU(rip), H_S0);
+    bt_emit_code_base(t, OP_ADD, H_S0);
+    emit_rm(e, true, OP_ADD, H_S0, H_FRAME, FRAME_NEAR(salt));
+    emit_rm(e, true, OP_CMP, H_S0, H_FRAME, FRAME_PLACE(t->place));
+    bt_cold_jump(t, stale, CC_NE);
+}
+
 /* Two ways in, by where the flags are: the one that the block would like falls through from the other. */
-static void emit_entries(struct translation *t)
+static void emit_entries(struct translation *t, const uint8_t *page)
 {
     struct bt_code *code = t->code;
     bool guarded = t->vcpu->counting || code->vectors || code->block->crosses || bt_is_segmented(t, SEG_CS);
     enum entry_kind kind = guarded ? ENTRY_FRAME : bt_entry_kind(t);
+    uint32_t over = 0;
 
+    emit_checked_entry(t, page);
+    if (kind == ENTRY_FRAME)
+        over = emit_jump(&t->e, CC_ALWAYS);
     bt_mark(t, MARK_ENTRY);
     t->recipe.kind = RECIPE_NONE;
     t->flags_h = kind == ENTRY_HOST;
@@ -631,6 +653,8 @@ static void emit_entries(struct translation *t)
         emit_save_flags(&t->e);
     if (kind != ENTRY_HOST)
         code->entry_m = emit_here(&t->e);
+    if (over)
+        emit_patch(&t->e, over, code->entry_m);
     emit_guards(t);
 }
 
@@ -650,26 +674,6 @@ static void emit_body(struct translation *t)
     if (t->op[last].kind < OP_JMP && t->op[last].kind != OP_CALLOUT_END && t->op[last].kind != OP_STI &&
         t->op[last].kind != OP_LEAF_JUMP)
         bt_emit_edge(t, CC_ALWAYS, t->code->offset[t->count], 0);
-}
-
-/* The way in from another page: the guest address is in S0. Is that page now what this block was translated from? It is
- * if it was when somebody last came this way by the same address and salt. */
-static void emit_checked_entry(struct translation *t, const uint8_t *page)
-{
-    struct emit *e = &t->e;
-    struct cold *stale = bt_cold(t, COLD_STALE, 0);
-
-    bt_mark(t, MARK_CHECKED);
-    stale->page = page;
-    t->code->entry_checked = emit_here(e);
-    emit_lea(e, bt_is_wide(t), H_S0, H_S0, -(int32_t)t->code->page_offset);
-    emit_store(e, H_FRAME, FRAME_CPU(rip), H_S0);
-    bt_emit_code_base(t, OP_ADD, H_S0);
-    emit_rm(e, true, OP_ADD, H_S0, H_FRAME, FRAME_NEAR(salt));
-    emit_mov_imm64(e, H_S1, (uint64_t)code_place(&t->vcpu->soft, t->code->block));
-    emit_rm(e, true, OP_CMP, H_S0, H_S1, 0);
-    bt_cold_jump(t, stale, CC_NE);
-    emit_jump_to(e, CC_ALWAYS, t->code->entry_m);
 }
 
 /* How many edges and sites an instruction of each kind has at the most, in one copy of the body. */
@@ -733,7 +737,7 @@ static void place(struct translation *t, uint32_t at, size_t room)
 static void emit_block(struct translation *t, const uint8_t *page)
 {
     bt_look_for_loop(t);
-    emit_entries(t);
+    emit_entries(t, page);
     if (t->has_runs)
         bt_emit_run_entry(t);
     emit_body(t);
@@ -743,7 +747,6 @@ static void emit_block(struct translation *t, const uint8_t *page)
         bt_emit_runs(t);
     else if (t->loop_patches && t->has_limit)
         bt_emit_limited_run(t);
-    emit_checked_entry(t, page);
     t->code->end = emit_here(&t->e);
     place(t, t->vcpu->cache.cold_used, MAX_COLD_BYTES(t->count));
     t->code->cold_start = emit_here(&t->e);

@@ -90,6 +90,7 @@ struct translation {
     struct bt_op *op;
     unsigned count;
     enum x86_mode mode;
+    unsigned place;        /* code_place() */
     unsigned segmented;    /* of struct x86_cpu, when this runs */
     bool flags_h, flags_m; /* where the guest's status flags are; neither: they are dead, or `recipe` tells */
     struct recipe recipe;
@@ -150,6 +151,7 @@ unsigned bt_emit_op(struct translation *t, unsigned i);
 
 /* branch.c. disp: the access is at [S0 + disp] and has been checked; flags in the frame. */
 void bt_emit_edge(struct translation *t, unsigned cc, int64_t target, unsigned from);
+void bt_emit_page_of(struct translation *t, const struct bt_edge *edge);
 void bt_emit_event_check(struct translation *t, struct cold *stub);
 void bt_emit_jmp(struct translation *t, unsigned i);
 void bt_emit_jcc(struct translation *t, unsigned i);

@@ -26,7 +26,7 @@ struct code_page {
     struct code_page *next;
     struct block *blocks;
     uint64_t lines; /* bit i: bytes [64 i, 64 i + 64) may hold decoded code */
-    uint64_t place; /* code_place() */
+    unsigned place; /* code_place() */
 };
 
 static unsigned jump_slot(uint64_t key)
@@ -174,9 +174,28 @@ static struct code_page *watch_page(struct soft_vcpu *vcpu, gpa_t gpa)
     return page;
 }
 
-uint64_t *code_place(struct soft_vcpu *vcpu, const struct block *block)
+unsigned code_place(struct soft_vcpu *vcpu, const struct block *block)
 {
-    return &find_page(&vcpu->code, block_gpa(block) & PAGE_MASK)->place;
+    struct code_cache *code = &vcpu->code;
+    struct code_page *page = find_page(code, block_gpa(block) & PAGE_MASK);
+
+    if (page->place)
+        return page->place;
+    page->place = code->free_place;
+    if (page->place)
+        code->free_place = (unsigned)code->place[page->place];
+    else if (code->places + 1 < CODE_PLACES)
+        page->place = ++code->places;
+    code->place[page->place] = 0;
+    return page->place;
+}
+
+static void free_place(struct code_cache *code, unsigned place)
+{
+    if (!place)
+        return;
+    code->place[place] = code->free_place;
+    code->free_place = place;
 }
 
 uint64_t code_lines(unsigned offset, unsigned len)
@@ -217,6 +236,7 @@ static void drop_page(struct soft_vcpu *vcpu, struct code_page *page)
     atomic_fetch_sub(&code->watched[watch_slot(page->gpa)], 1);
     if (vcpu->vm->share.on)
         soft_share_release(vcpu, page->gpa);
+    free_place(code, page->place);
     free(page);
 }
 

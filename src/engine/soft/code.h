@@ -40,6 +40,7 @@ struct code_page;
 #define BLOCK_SLOT_BITS        12 /* at first */
 #define PAGE_HASH_BITS         11
 #define CODE_WATCH_BITS        16
+#define CODE_PLACES            16384
 
 /* Where a block lies, with some bits of its key's hash above the address: what is another's block is not looked at, as
  * that would be a cache miss. 0: empty. */
@@ -54,7 +55,9 @@ struct code_cache {
     struct block *dropped; /* not in use any more, freed between blocks */
     size_t bytes, bound;   /* of blocks that are not translated; the most there may be now */
     struct ghosts ghosts;
-    unsigned hand;                                  /* where the next eviction begins */
+    uint64_t place[CODE_PLACES]; /* the engine's own: a word a page. Those not in use: the next one's number */
+    unsigned places, free_place; /* how many were ever in use, without the first, which is nobody's; 0: none */
+    unsigned hand;               /* where the next eviction begins */
     _Atomic uint16_t watched[1 << CODE_WATCH_BITS]; /* how many pages of that number, modulo: for other threads */
 };
 
@@ -98,9 +101,9 @@ struct block *code_find(struct soft_vcpu *vcpu, enum x86_rc *rc);
 void code_sweep(struct soft_vcpu *vcpu);
 void code_free(struct soft_vcpu *vcpu);
 
-/* A word for the engine about the page that a block of the cache begins in, 0 at first; there as long as the block is.
- */
-uint64_t *code_place(struct soft_vcpu *vcpu, const struct block *block);
+/* Which code_cache.place is that of the page that a block of the cache begins in; it was 0 when the page got it. 0: it
+ * has none, there are too many. */
+unsigned code_place(struct soft_vcpu *vcpu, const struct block *block);
 /* The 64-byte lines of a page that [offset, offset + len) touches, as bits; len > 0, within the page. */
 uint64_t code_lines(unsigned offset, unsigned len);
 /* Does the page hold decoded code? Then its writes are to be told: */
