@@ -29,14 +29,15 @@ void bt_emit_event_check(struct translation *t, struct cold *stub)
 
 static unsigned new_edge(struct translation *t, int64_t target)
 {
-    unsigned index = t->code->edges;
-    struct bt_edge *edge = &t->code->edge[index];
+    unsigned index;
+    struct bt_edge *edge;
 
-    if (index < t->code->max_edges)
+    if (t->code->edges < t->code->max_edges)
         t->code->edges++;
     else
         t->e.full = true;
-
+    index = t->code->edges - 1u;
+    edge = &t->code->edge[index];
     *edge = (struct bt_edge){.from = t->code,
                              .target = (int32_t)target,
                              .shadow = edge->shadow,

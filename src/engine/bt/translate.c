@@ -77,13 +77,14 @@ static enum bt_site_kind site_kind(const struct bt_op *op)
 
 struct bt_site *bt_new_site(struct translation *t, unsigned first, unsigned last, unsigned *index)
 {
-    struct bt_site *site = &t->code->site[t->code->sites];
+    struct bt_site *site;
 
-    *index = t->code->sites;
-    if (t->code->sites < t->code->max_sites) /* the last one is to spare */
+    if (t->code->sites < t->code->max_sites)
         t->code->sites++;
     else
         t->e.full = true;
+    *index = t->code->sites - 1u;
+    site = &t->code->site[*index];
     site->code = t->code;
     site->first = (uint8_t)first;
     site->last = (uint8_t)last;
@@ -483,7 +484,7 @@ unsigned bt_emit_op(struct translation *t, unsigned i)
         break;
     case OP_STI:
         bt_emit_sti(t, i, t->code->offset[i + 1] < PAGE_SIZE);
-        t->code->edge[t->code->edges].shadow = true;
+        t->code->edge[MIN(t->code->edges, t->code->max_edges - 1)].shadow = true;
         bt_emit_edge(t, CC_ALWAYS, t->code->offset[i + 1], 0);
         break;
     case OP_CLI:
@@ -686,10 +687,16 @@ static const uint8_t sites_of[] = {
     [OP_READ_CONTROL] = 1, [OP_JMP_INDIRECT] = 2, [OP_CALL_INDIRECT] = 4, [OP_CALL] = 2,   [OP_RET] = 2};
 _Static_assert(ARRAY_SIZE(edges_of) <= OP_RET + 1 && ARRAY_SIZE(sites_of) == OP_RET + 1, "one for each kind");
 
+/* Has the block an edge to what follows it, beside those of its last instruction? */
+static bool goes_on_behind(const struct bt_op *last)
+{
+    return last->kind == OP_JCC || last->kind < OP_JMP;
+}
+
 static struct bt_code *new_code(struct block *block, const struct bt_op *op, unsigned count)
 {
     size_t head = ALIGN_UP(sizeof(struct bt_code) + (count + 1) * sizeof(uint16_t), 8);
-    unsigned offset = 0, edges = 1, sites = 0, copies = 1;
+    unsigned offset = 0, edges = goes_on_behind(&op[count - 1]), sites = 0, copies = 1;
     struct bt_code *code;
 
     for (unsigned i = 0; i < count; i++) {
@@ -699,16 +706,16 @@ static struct bt_code *new_code(struct block *block, const struct bt_op *op, uns
         copies = bt_closes_loop(&op[i], offset) ? 3 : copies;
         offset += op[i].in->length;
     }
-    edges = copies * (edges + 1);
-    sites *= copies * (block->split ? 2 : 1);
-    code = calloc(1, head + (edges + 1) * sizeof(struct bt_edge) + (sites + 1) * sizeof(struct bt_site));
+    edges = MAX(copies > 1 ? copies * (edges + 1) : edges, 1);
+    sites = MAX(sites * copies * (block->split ? 2 : 1), 1);
+    code = calloc(1, head + edges * sizeof(struct bt_edge) + sites * sizeof(struct bt_site));
     if (!code)
         return NULL;
     offset = (unsigned)(block_gpa(block) & ~PAGE_MASK);
     code->block = block;
     code->page_offset = (uint16_t)offset;
     code->edge = (struct bt_edge *)((char *)code + head);
-    code->site = (struct bt_site *)(code->edge + edges + 1);
+    code->site = (struct bt_site *)(code->edge + edges);
     code->max_edges = (uint16_t)edges;
     code->max_sites = (uint16_t)sites;
     for (unsigned i = 0; i < count; i++) {
