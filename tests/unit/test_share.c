@@ -314,7 +314,7 @@ static void start_at(struct soft_vcpu *vcpu, uint64_t rip)
 
 static struct block *decoded(struct soft_vcpu *vcpu)
 {
-    enum x86_rc rc;
+    enum x86_rc rc = X86_NEXT;
     struct block *block = code_find(vcpu, &rc);
 
     assert_non_null(block);
