@@ -40,7 +40,9 @@ struct code_page;
 #define BLOCK_SLOT_BITS        12 /* at first */
 #define PAGE_HASH_BITS         11
 #define CODE_WATCH_BITS        16
-#define CODE_PLACES            16384
+#ifndef CODE_PLACES
+#define CODE_PLACES 16384
+#endif
 
 /* Where a block lies, with some bits of its key's hash above the address: what is another's block is not looked at, as
  * that would be a cache miss. 0: empty. */
