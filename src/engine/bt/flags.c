@@ -6,7 +6,7 @@
  */
 #include "engine/bt/translate_internal.h"
 
-bool bt_overwrites_flags(const struct translation *t, const struct bt_op *op)
+bool bt_overwrites_flags(const struct bt_op *op)
 {
     if (op->flags_kept) /* a fault's frame may show them: they must not be what a check has left */
         return false;
@@ -105,7 +105,7 @@ bool bt_flags_are_dead(const struct translation *t, unsigned i, const struct rec
         if (bt_is_access(op) && r.kind == RECIPE_NONE)
             return false;
         if (op->flags_written || op->flags_read)
-            return bt_overwrites_flags(t, op);
+            return bt_overwrites_flags(op);
         note(&r, op);
     }
     return false;

@@ -33,7 +33,7 @@ void bt_settle_flags(struct translation *t)
 
 static void flags_before(struct translation *t, const struct bt_op *op)
 {
-    if (op->flags_read || (op->flags_written && !bt_overwrites_flags(t, op)))
+    if (op->flags_read || (op->flags_written && !bt_overwrites_flags(op)))
         bt_want_flags_h(t);
 }
 
@@ -541,7 +541,7 @@ enum entry_kind bt_entry_kind(const struct translation *t)
             op->kind == OP_CALL_INDIRECT)
             return ENTRY_FRAME;
         if (op->kind == OP_JCC || op->flags_read || op->flags_written)
-            return bt_overwrites_flags(t, op) ? ENTRY_ANY : ENTRY_HOST;
+            return bt_overwrites_flags(op) ? ENTRY_ANY : ENTRY_HOST;
     }
     return ENTRY_HOST;
 }

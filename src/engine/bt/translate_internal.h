@@ -172,7 +172,7 @@ void bt_emit_limited_run(struct translation *t);
 
 /* flags.c */
 void bt_note_flags(struct translation *t, const struct bt_op *op);
-bool bt_overwrites_flags(const struct translation *t, const struct bt_op *op);
+bool bt_overwrites_flags(const struct bt_op *op);
 /* Will flags that are current before instruction i be overwritten before anything reads them, and can the recipe give
  * them to every check on the way? */
 bool bt_flags_are_dead(const struct translation *t, unsigned i, const struct recipe *recipe);
