@@ -597,8 +597,7 @@ static void emit_cold_limit(struct translation *t, struct bt_site *site)
     emit_patch(&t->e, inside, emit_here(&t->e));
 }
 
-/* A conditional jump to another page. Each takes a look at events, since it may close a loop.
- */
+/* A conditional jump to another page. Each takes a look at events, since it may close a loop. */
 static void emit_cold_far(struct translation *t, const struct cold *cold)
 {
     struct bt_edge *edge = &t->code->edge[cold->index];
