@@ -38,10 +38,8 @@ static unsigned new_edge(struct translation *t, int64_t target)
         t->e.full = true;
     index = t->code->edges - 1u;
     edge = &t->code->edge[index];
-    *edge = (struct bt_edge){.from = t->code,
-                             .target = (int32_t)target,
-                             .shadow = edge->shadow,
-                             .cross = target < 0 || target >= (int64_t)PAGE_SIZE};
+    *edge = (struct bt_edge){
+        .from = t->code, .target = (int32_t)target, .cross = target < 0 || target >= (int64_t)PAGE_SIZE};
     return index;
 }
 

@@ -484,8 +484,8 @@ unsigned bt_emit_op(struct translation *t, unsigned i)
         break;
     case OP_STI:
         bt_emit_sti(t, i, t->code->offset[i + 1] < PAGE_SIZE);
-        t->code->edge[MIN(t->code->edges, t->code->max_edges - 1)].shadow = true;
         bt_emit_edge(t, CC_ALWAYS, t->code->offset[i + 1], 0);
+        t->code->edge[t->code->edges - 1].shadow = true;
         break;
     case OP_CLI:
         bt_emit_cli(t, i);
@@ -659,9 +659,15 @@ static void emit_entries(struct translation *t, const uint8_t *page)
     emit_guards(t);
 }
 
+/* Has the block an edge to what follows it, beside those of its last instruction? */
+static bool goes_on_behind(const struct bt_op *last)
+{
+    return last->kind < OP_JMP && last->kind != OP_CALLOUT_END && last->kind != OP_STI && last->kind != OP_LEAF_JUMP;
+}
+
 static void emit_body(struct translation *t)
 {
-    unsigned i = 0, last = t->count - 1;
+    unsigned i = 0;
 
     while (i < t->count) {
         i = bt_emit_op(t, i);
@@ -672,8 +678,7 @@ static void emit_body(struct translation *t)
         }
     }
     bt_mark(t, MARK_END);
-    if (t->op[last].kind < OP_JMP && t->op[last].kind != OP_CALLOUT_END && t->op[last].kind != OP_STI &&
-        t->op[last].kind != OP_LEAF_JUMP)
+    if (goes_on_behind(&t->op[t->count - 1]))
         bt_emit_edge(t, CC_ALWAYS, t->code->offset[t->count], 0);
 }
 
@@ -687,16 +692,11 @@ static const uint8_t sites_of[] = {
     [OP_READ_CONTROL] = 1, [OP_JMP_INDIRECT] = 2, [OP_CALL_INDIRECT] = 4, [OP_CALL] = 2,   [OP_RET] = 2};
 _Static_assert(ARRAY_SIZE(edges_of) <= OP_RET + 1 && ARRAY_SIZE(sites_of) == OP_RET + 1, "one for each kind");
 
-/* Has the block an edge to what follows it, beside those of its last instruction? */
-static bool goes_on_behind(const struct bt_op *last)
-{
-    return last->kind == OP_JCC || last->kind < OP_JMP;
-}
-
 static struct bt_code *new_code(struct block *block, const struct bt_op *op, unsigned count)
 {
     size_t head = ALIGN_UP(sizeof(struct bt_code) + (count + 1) * sizeof(uint16_t), 8);
-    unsigned offset = 0, edges = goes_on_behind(&op[count - 1]), sites = 0, copies = 1;
+    const struct bt_op *last = &op[count - 1];
+    unsigned offset = 0, edges = goes_on_behind(last) || last->kind == OP_JCC, sites = 0, copies = 1;
     struct bt_code *code;
 
     for (unsigned i = 0; i < count; i++) {
@@ -706,7 +706,7 @@ static struct bt_code *new_code(struct block *block, const struct bt_op *op, uns
         copies = bt_closes_loop(&op[i], offset) ? 3 : copies;
         offset += op[i].in->length;
     }
-    edges = MAX(copies > 1 ? copies * (edges + 1) : edges, 1);
+    edges = MAX(edges * copies, 1);
     sites = MAX(sites * copies * (block->split ? 2 : 1), 1);
     code = calloc(1, head + edges * sizeof(struct bt_edge) + sites * sizeof(struct bt_site));
     if (!code)
