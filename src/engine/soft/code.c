@@ -518,7 +518,7 @@ static struct block *new_block(struct soft_vcpu *vcpu, uint64_t key, const struc
     const size_t size = d->count * sizeof(d->insn[0]);
     const bool shared = vcpu->vm->texts && !d->crosses;
     struct block *block = malloc(sizeof(*block) + (shared ? 0 : size + d->used));
-    struct text *text = shared ? malloc(sizeof(*text) + size + d->used) : NULL;
+    struct text *text = shared ? malloc(text_size(d->count, d->used)) : NULL;
     struct x86_insn *insn;
 
     if (!block || (shared && !text)) {

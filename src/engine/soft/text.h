@@ -8,8 +8,6 @@
 #ifndef ENGINE_SOFT_TEXT_H
 #define ENGINE_SOFT_TEXT_H
 
-#include <stdatomic.h>
-
 #include "base/lock.h"
 #include "x86/insn.h"
 
