@@ -377,17 +377,6 @@ static void protect_gpa(struct x86_tlb_table *table, uint64_t gpa, unsigned shif
     for_each_slot(table, protect_slot, gpa, shift);
 }
 
-static void drop_slot_gpa(struct x86_tlb_table *table, unsigned slot, uint64_t gpa, unsigned shift)
-{
-    if (table->gpa[slot] >> shift == gpa >> shift)
-        drop(table, slot);
-}
-
-static void drop_gpa(struct x86_tlb_table *table, uint64_t gpa, unsigned shift)
-{
-    for_each_slot(table, drop_slot_gpa, gpa, shift);
-}
-
 void x86_tlb_note_large(struct x86_tlb *tlb, gva_t lin, unsigned shift)
 {
     unsigned bit = (lin >> TLB_LARGE_SHIFT) % (64 * ARRAY_SIZE(tlb->large));
@@ -442,11 +431,4 @@ void x86_tlb_protect_all(struct x86_cpu *cpu)
 {
     for_each_table(cpu->tlb, protect_table, 0, 0);
     x86_view_forget_stack(cpu->tlb);
-}
-
-void x86_tlb_drop_gpa(struct x86_cpu *cpu, gpa_t gpa)
-{
-    for_each_table(cpu->tlb, drop_gpa, gpa, PAGE_SHIFT);
-    renew_contexts(cpu->tlb, UINT64_MAX);
-    x86_tlb_select(cpu);
 }

@@ -112,10 +112,9 @@ void x86_tlb_flush_local(struct x86_cpu *cpu); /* all address spaces, but for gl
 void x86_tlb_switch(struct x86_cpu *cpu, uint16_t pcid, bool flush); /* MOV CR3: change PCID, maybe flush it */
 void x86_tlb_flush_pcid(struct x86_cpu *cpu, uint16_t pcid);         /* INVPCID types 0 and 1 */
 void x86_tlb_flush_page(struct x86_cpu *cpu, gva_t lin);             /* INVLPG: in all address spaces */
-/* The page at gpa became watched (holds code) or changed its kind: drop the write tags (or all) of its entries. */
+/* The page at gpa became watched (holds code): drop the write tags of its entries. */
 void x86_tlb_protect_gpa(struct x86_cpu *cpu, gpa_t gpa);
 void x86_tlb_protect_all(struct x86_cpu *cpu); /* every page */
-void x86_tlb_drop_gpa(struct x86_cpu *cpu, gpa_t gpa);
 /* The slot for lin is about to be filled with another page's entry: the entry to fill, of a table that may have grown.
  * gpa: of the page; global: it is. */
 struct x86_tlb_entry *x86_tlb_enter(struct x86_tlb *tlb, struct x86_tlb_table *table, gva_t lin, gpa_t gpa,

@@ -154,21 +154,6 @@ static void test_spaces_run_out(void **state)
     fake_free(f);
 }
 
-static void test_drop_gpa(void **state)
-{
-    struct fake *f = paged(0);
-
-    set_pte(f, PML4_A, 0x70000, 0x40000);
-    translate(f, 0x40000);
-    translate(f, 0x70000);
-    translate(f, 0x41000);
-    x86_tlb_drop_gpa(&f->cpu, 0x40000);
-    assert_true(cached(f, 0x41000));
-    assert_false(cached(f, 0x40000));
-    assert_false(cached(f, 0x70000));
-    fake_free(f);
-}
-
 #define GLOBAL BIT(8)
 
 static void set_global(struct fake *f, gva_t lin, gpa_t gpa)
@@ -563,7 +548,6 @@ int main(void)
         cmocka_unit_test(test_cr3),
         cmocka_unit_test(test_pcid),
         cmocka_unit_test(test_spaces_run_out),
-        cmocka_unit_test(test_drop_gpa),
         cmocka_unit_test(test_tables_apart),
         cmocka_unit_test(test_load),
         cmocka_unit_test(test_global),
