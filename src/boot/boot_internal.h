@@ -58,8 +58,8 @@ int pvh_load(const struct boot_job *job, struct error *err);
 bool multiboot_probe(const struct boot_blob *kernel);
 int multiboot_load(const struct boot_job *job, struct error *err);
 
-/* Unpacks a kernel's payload (gzip, xz, LZ4 legacy, zstd) to out, at most max bytes. The size, or 0: another format,
- * damaged, or too large; then there may be anything in out. */
+/* Unpacks a kernel's payload (gzip, xz, LZ4 legacy, zstd) to out: max bytes, all 0, as they stay behind what is
+ * unpacked. The size, or 0: another format, damaged, or too large. */
 uint64_t boot_unpack(const uint8_t *data, uint64_t size, uint8_t *out, uint64_t max);
 
 /* End of RAM below 4 GiB. */

@@ -254,7 +254,7 @@ static uint64_t load_payload(const struct bzimage *bz, const struct boot_job *jo
     if (entry)
         move_segments(&elf, bz->runtime, image, size);
     else
-        memset(image, 0, room);
+        memset(image, 0, size);
     mem_written(job->mem, bz->runtime, room);
     return entry;
 }

@@ -1,6 +1,8 @@
 /*
- * boot/unpack.c: the compressed payload inside a bzImage. Never trusts the
- * size the image states: output stops at the caller's bound.
+ * boot/unpack.c: the compressed payload inside a bzImage. Output stops at the
+ * caller's bound, and at the size that the payload's last four bytes state: the
+ * libraries copy in large pieces and use the rest of their output for other
+ * things (zstd: literals, up to 256 KiB on), and so have none.
  */
 #include <lz4.h>
 #include <lzma.h>
@@ -15,7 +17,8 @@
 #define ZSTD_WINDOW_LOG_MAX 27
 
 /* Each unpacks data to out (cap bytes); the size written, or 0 for damage or too little room. Linux's build appends
- * four bytes (the unpacked size) to all but gzip's stream, so bytes after the end are no damage. */
+ * the unpacked size (four bytes) to all but gzip's stream, which ends with it (RFC 1952, 2.3.1): so bytes after the end
+ * are no damage. What follows the last byte, a checksum, is looked at when there is no room left. */
 
 static uint64_t unpack_gzip(const uint8_t *data, uint64_t size, uint8_t *out, uint64_t cap)
 {
@@ -43,7 +46,7 @@ static uint64_t unpack_xz(const uint8_t *data, uint64_t size, uint8_t *out, uint
     s.avail_out = cap;
     do
         rc = lzma_code(&s, LZMA_RUN);
-    while (rc == LZMA_OK && s.avail_in > 0 && s.avail_out > 0);
+    while (rc == LZMA_OK); /* without progress LZMA_BUF_ERROR */
     total = s.total_out;
     lzma_end(&s);
     return rc == LZMA_STREAM_END ? total : 0;
@@ -54,14 +57,15 @@ static uint64_t unpack_zstd(const uint8_t *data, uint64_t size, uint8_t *out, ui
     ZSTD_inBuffer in = {data, size, 0};
     ZSTD_outBuffer o = {out, cap, 0};
     ZSTD_DStream *s = ZSTD_createDStream();
-    size_t rc;
+    size_t rc, before;
 
     if (!s)
         return 0;
     ZSTD_DCtx_setParameter(s, ZSTD_d_windowLogMax, ZSTD_WINDOW_LOG_MAX);
-    do
+    do {
+        before = in.pos + o.pos;
         rc = ZSTD_decompressStream(s, &o, &in);
-    while (rc != 0 && !ZSTD_isError(rc) && in.pos < in.size && o.pos < o.size);
+    } while (rc != 0 && !ZSTD_isError(rc) && in.pos + o.pos > before);
     ZSTD_freeDStream(s);
     return rc == 0 ? o.pos : 0;
 }
@@ -100,12 +104,26 @@ static const struct format {
     {{0x02, 0x21, 0x4c, 0x18}, 4, unpack_lz4},
 };
 
-uint64_t boot_unpack(const uint8_t *data, uint64_t size, uint8_t *out, uint64_t max)
+static const struct format *find_format(const uint8_t *data)
 {
-    if (size < 16 || size > INT32_MAX || max == 0 || max > INT32_MAX)
-        return 0;
     for (unsigned i = 0; i < ARRAY_SIZE(formats); i++)
         if (memcmp(data, formats[i].magic, formats[i].magic_len) == 0)
-            return formats[i].unpack(data, size, out, max);
-    return 0;
+            return &formats[i];
+    return NULL;
+}
+
+uint64_t boot_unpack(const uint8_t *data, uint64_t size, uint8_t *out, uint64_t max)
+{
+    const struct format *format = size >= 16 && size <= INT32_MAX ? find_format(data) : NULL;
+    uint64_t unpacked;
+    uint32_t stated;
+
+    if (!format)
+        return 0;
+    memcpy(&stated, data + size - sizeof(stated), sizeof(stated));
+    if (stated == 0 || stated > MIN(max, INT32_MAX))
+        return 0;
+    unpacked = format->unpack(data, size, out, stated);
+    memset(out + unpacked, 0, stated - unpacked);
+    return unpacked;
 }

@@ -256,6 +256,77 @@ static void test_payload_segments(void **state)
     }
 }
 
+static void assert_zero(struct boot_fixture *f, gpa_t gpa, gpa_t end)
+{
+    static const uint8_t zero[PAGE_SIZE];
+
+    for (; gpa < end; gpa += PAGE_SIZE)
+        assert_memory_equal(guest_at(f, gpa, MIN(end - gpa, PAGE_SIZE)), zero, MIN(end - gpa, PAGE_SIZE));
+}
+
+/* Unpackers may write more than they unpack: where the file has nothing, there is nothing. The ends differ in how long
+ * what is like nothing else there is. */
+static void test_payload_slack(void **state)
+{
+    static uint8_t vmlinux[ELF_HEAD + VMLINUX_LEN], packed[PROT_MAX / 2];
+    static struct image image;
+
+    for (unsigned i = 0; i < ARRAY_SIZE(packers); i++)
+        for (unsigned n = 0; n < 40; n++) {
+            const size_t all = make_elf64(vmlinux, PREF, ENTRY, VMLINUX_LEN);
+            struct boot_fixture f;
+
+            for (size_t j = ELF_HEAD; n % 4 == 0 && j < all; j++)
+                vmlinux[j] = (uint8_t)(j * j >> 7);
+            for (unsigned j = 0; j < 5 + n; j++)
+                vmlinux[all - 1 - j] = (uint8_t)(0x80 + j);
+            make_image(&image, true, packed, packers[i](vmlinux, all, packed, sizeof(packed)));
+            boot_fixture_open(&f, MIB(64));
+            assert_int_equal(boot_fixture_load(&f, image.data, image.size), 0);
+            assert_ready(&f, true, ENTRY);
+            assert_memory_equal(guest_at(&f, PREF, VMLINUX_LEN), vmlinux + ELF_HEAD, VMLINUX_LEN);
+            assert_zero(&f, PREF + VMLINUX_LEN, PREF + INIT_SIZE);
+            boot_fixture_close(&f);
+        }
+}
+
+/* A payload that cannot be used leaves nothing behind where the image itself does not lie. */
+static void test_payload_refused(void **state)
+{
+    static const struct {
+        uint64_t paddr, memsz, unpacked;
+    } impossible[] = {
+        {PREF, -PREF, ELF_HEAD + VMLINUX_LEN}, /* ends at 2^64 */
+        {PREF, -PREF - 1, ELF_HEAD + VMLINUX_LEN},
+        {PREF, UINT64_MAX, ELF_HEAD + VMLINUX_LEN},
+        {PREF, INIT_SIZE + 1, ELF_HEAD + VMLINUX_LEN},
+        {-PAGE_SIZE, 2 * VMLINUX_LEN, ELF_HEAD + VMLINUX_LEN},
+        {PREF, INIT_SIZE, ELF_HEAD + VMLINUX_LEN - 1}, /* states too little, too much, nothing */
+        {PREF, INIT_SIZE, INIT_SIZE + 1},
+        {PREF, INIT_SIZE, 0},
+        {PREF, INIT_SIZE, ELF_HEAD + VMLINUX_LEN}, /* nothing is wrong */
+    };
+    static uint8_t vmlinux[ELF_HEAD + VMLINUX_LEN], packed[PROT_MAX / 2];
+    static struct image image;
+
+    for (unsigned i = 0; i < ARRAY_SIZE(packers) * ARRAY_SIZE(impossible); i++) {
+        const unsigned n = i % ARRAY_SIZE(impossible);
+        const bool good = n == ARRAY_SIZE(impossible) - 1;
+        struct boot_fixture f;
+        size_t len = make_elf64(vmlinux, impossible[n].paddr, ENTRY, VMLINUX_LEN);
+
+        poke(vmlinux, sizeof(Elf64_Ehdr) + offsetof(Elf64_Phdr, p_memsz), impossible[n].memsz, 8);
+        len = packers[i / ARRAY_SIZE(impossible)](vmlinux, len, packed, sizeof(packed));
+        poke(packed, len - 4, impossible[n].unpacked, 4);
+        make_image(&image, true, packed, len);
+        boot_fixture_open(&f, MIB(64));
+        assert_int_equal(boot_fixture_load(&f, image.data, image.size), 0);
+        assert_ready(&f, true, good ? ENTRY : PREF + 0x200);
+        assert_zero(&f, PREF + (good ? VMLINUX_LEN : image.size - SETUP), PREF + INIT_SIZE);
+        boot_fixture_close(&f);
+    }
+}
+
 /* Whatever is not as expected, the image is started as it is. */
 static void test_payload_fallback(void **state)
 {
@@ -391,7 +462,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_entry64),          cmocka_unit_test(test_entry32),
         cmocka_unit_test(test_payload),          cmocka_unit_test(test_payload_fallback),
-        cmocka_unit_test(test_payload_segments), cmocka_unit_test(test_initrd),
+        cmocka_unit_test(test_payload_segments), cmocka_unit_test(test_payload_slack),
+        cmocka_unit_test(test_payload_refused),  cmocka_unit_test(test_initrd),
         cmocka_unit_test(test_cmdline),          cmocka_unit_test(test_damage),
         cmocka_unit_test(test_truncation),
     };
