@@ -346,6 +346,13 @@ enum { STATUS_PASS, STATUS_FAIL, STATUS_SKIP };
     X(unusual_return_address, EXIT)         \
     X(unusual_disabled_calls, EXIT)         \
     X(unusual_iret, EXIT)                   \
+    X(user_remapped_invlpg, EXIT)           \
+    X(user_remapped_reload, EXIT)           \
+    X(user_remapped_by_interrupt, EXIT)     \
+    X(user_remapped_global, EXIT)           \
+    X(user_spaces, EXIT)                    \
+    X(user_spaces_pcid, EXIT)               \
+    X(user_spaces_invpcid, EXIT)            \
     X(unusual_strings, EXIT)
 #define TESTS_PROT(X)                       \
     X(ad_4k_of_32_bit, EXIT)                \
