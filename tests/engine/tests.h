@@ -353,6 +353,19 @@ enum { STATUS_PASS, STATUS_FAIL, STATUS_SKIP };
     X(user_spaces, EXIT)                    \
     X(user_spaces_pcid, EXIT)               \
     X(user_spaces_invpcid, EXIT)            \
+    X(user_rights, EXIT)                    \
+    X(user_more_rights, EXIT)               \
+    X(user_accessed_dirty, EXIT)            \
+    X(user_accessed_dirty_large, EXIT)      \
+    X(user_load_then_store, EXIT)           \
+    X(user_copy_on_write, EXIT)             \
+    X(user_copy_on_write_pcid, EXIT)        \
+    X(user_page_sizes, EXIT)                \
+    X(user_large_page_invlpg, EXIT)         \
+    X(user_page_1g, EXIT)                   \
+    X(user_aliases, EXIT)                   \
+    X(user_kernel_writes, EXIT)             \
+    X(user_kernel_pages, EXIT)              \
     X(unusual_strings, EXIT)
 #define TESTS_PROT(X)                       \
     X(ad_4k_of_32_bit, EXIT)                \
