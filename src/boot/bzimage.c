@@ -248,6 +248,7 @@ static uint64_t load_payload(const struct bzimage *bz, const struct boot_job *jo
 
     if (job->config->self_unpack || bz->version < 0x20a || bz->payload_size == 0 || !image)
         return 0;
+    mem_touch(job->mem, bz->runtime, room);
     size = boot_unpack(bz->file + bz->payload_offset, bz->payload_size, image, room);
     if (size && elf_parse(&elf, "", image, size, NULL) == 0)
         entry = check_payload(bz, &elf, bz->runtime);

@@ -38,6 +38,7 @@ struct engine_ops {
     const char *name;
     const char *summary; /* for --help and doctor: a few words */
     bool counts;         /* each instruction, even if run() is given no budget */
+    bool maps_ram;       /* its memory is best such that it can be mapped again: mem_share_ram() */
     bool hardware; /* guest code runs on the processor itself: `auto` takes it unless a software engine is faster */
 
     /* Can it work on this host? 0, or a negative errno and why not. */

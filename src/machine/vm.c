@@ -15,6 +15,8 @@ static int add_memory(struct machine *machine, struct error *err)
     uint64_t low = MIN(machine->config.memory, BOOT_MMIO_HOLE), high = machine->config.memory - low;
     int rc;
 
+    if (machine->engine->maps_ram)
+        mem_share_ram(machine->mem);
     rc = mem_add_ram(machine->mem, 0, VGA_HOLE, err);
     if (!rc)
         rc = mem_add_ram(machine->mem, OPTION_ROMS, low - OPTION_ROMS, err);

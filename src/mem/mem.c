@@ -2,24 +2,47 @@
 #include "mem/mem.h"
 
 #include <errno.h>
+#include <fcntl.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
+#include <unistd.h>
 
 #define MAX_SLOTS 64
 /* Guest RAM goes to host addresses from here on, far from where libraries and stacks are put. */
 #define RAM_BASE 0x200000000000ull
+/* What a huge page holds. */
+#define PIECE MIB(2)
+#define WORD  64 /* pieces in a word of a bitmap */
+
+#ifndef MADV_COLLAPSE
+#define MADV_COLLAPSE 25 /* since Linux 6.1 */
+#endif
+
+enum collapse { UNTRIED, WORKS, UNKNOWN /* to this kernel */ };
 
 struct mem {
     unsigned count;
     struct mem_slot slot[MAX_SLOTS];
+    int fd; /* RAM's file, or -1 */
+    uint64_t fd_size;
+    /* A bit for each piece of the file: nobody has touched it yet, or since it was given back. */
+    _Atomic uint64_t *fresh;
+    uint64_t pieces; /* that have a bit */
+    _Atomic enum collapse collapse;
     void (*written)(void *opaque, gpa_t gpa, uint64_t len);
     void *opaque;
 };
 
 struct mem *mem_new(void)
 {
-    return calloc(1, sizeof(struct mem));
+    struct mem *mem = calloc(1, sizeof(*mem));
+
+    if (mem)
+        mem->fd = -1;
+    return mem;
 }
 
 void mem_free(struct mem *mem)
@@ -29,10 +52,13 @@ void mem_free(struct mem *mem)
     for (unsigned i = 0; i < mem->count; i++)
         if (mem->slot[i].owned)
             munmap(mem->slot[i].host, mem->slot[i].size);
+    if (mem->fd >= 0)
+        close(mem->fd);
+    free(mem->fresh);
     free(mem);
 }
 
-int mem_add(struct mem *mem, const struct mem_slot *slot, struct error *err)
+static int add(struct mem *mem, const struct mem_slot *slot, struct error *err)
 {
     unsigned at = 0;
 
@@ -51,11 +77,43 @@ int mem_add(struct mem *mem, const struct mem_slot *slot, struct error *err)
     return 0;
 }
 
-/* Private memory: for a file's, most kernels are not set to give huge pages. */
-static void *map_ram(gpa_t gpa, uint64_t size, struct error *err)
+int mem_add(struct mem *mem, const struct mem_slot *slot, struct error *err)
+{
+    struct mem_slot callers = *slot;
+
+    callers.fd = -1;
+    return add(mem, &callers, err);
+}
+
+/* A file larger than a limit allows would be a signal. */
+void mem_share_ram(struct mem *mem)
+{
+    struct rlimit limit;
+
+    if (mem->fd >= 0 || getrlimit(RLIMIT_FSIZE, &limit) || limit.rlim_cur != RLIM_INFINITY)
+        return;
+    mem->fd = memfd_create("trapeze-ram", MFD_CLOEXEC);
+    if (mem->fd < 0 || !fallocate(mem->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0, PAGE_SIZE))
+        return;
+    close(mem->fd);
+    mem->fd = -1;
+}
+
+/* The file's descriptor if it has, or gets, all below end. */
+static int file_up_to(struct mem *mem, uint64_t end)
+{
+    if (mem->fd < 0 || end <= mem->fd_size)
+        return mem->fd;
+    if (ftruncate(mem->fd, (off_t)end))
+        return -1;
+    mem->fd_size = end;
+    return mem->fd;
+}
+
+static void *map_ram(int fd, gpa_t gpa, uint64_t size, struct error *err)
 {
     void *host = mmap((void *)(uintptr_t)(RAM_BASE + gpa), size, PROT_READ | PROT_WRITE,
-                      MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+                      (fd < 0 ? MAP_PRIVATE | MAP_ANONYMOUS : MAP_SHARED) | MAP_NORESERVE, fd, (off_t)gpa);
 
     if (host == MAP_FAILED)
         error_set(err, -errno, "guest RAM of %lu MiB: %s", size >> 20, strerror(errno));
@@ -64,19 +122,49 @@ static void *map_ram(gpa_t gpa, uint64_t size, struct error *err)
     return host;
 }
 
+/* The pieces within [gpa, gpa + len) of slot. A huge page is where both its address and its offset are multiples. */
+static void mark_fresh(struct mem *mem, const struct mem_slot *slot, gpa_t gpa, uint64_t len)
+{
+    if (slot->fd < 0 || ((uintptr_t)slot->host - slot->gpa) % PIECE)
+        return;
+    for (uint64_t i = ALIGN_UP(gpa, PIECE) / PIECE; i < MIN((gpa + len) / PIECE, mem->pieces); i++)
+        atomic_fetch_or(&mem->fresh[i / WORD], BIT(i % WORD));
+}
+
+/* Without memory for the bits it goes in small pages. */
+static void make_bits(struct mem *mem, uint64_t pieces)
+{
+    const uint64_t had = ALIGN_UP(mem->pieces, WORD) / WORD, words = ALIGN_UP(pieces, WORD) / WORD;
+    _Atomic uint64_t *fresh;
+
+    if (words <= had)
+        return;
+    fresh = realloc(mem->fresh, words * sizeof(*fresh));
+    if (!fresh)
+        return;
+    memset(fresh + had, 0, (words - had) * sizeof(*fresh));
+    mem->fresh = fresh;
+    mem->pieces = words * WORD;
+}
+
 int mem_add_ram(struct mem *mem, gpa_t gpa, uint64_t size, struct error *err)
 {
-    struct mem_slot slot = {.gpa = gpa, .size = size, .owned = true};
-    void *host = map_ram(gpa, size, err);
+    struct mem_slot slot = {.gpa = gpa, .size = size, .owned = true, .fd = file_up_to(mem, gpa + size)};
+    void *host = map_ram(slot.fd, gpa, size, err);
     int rc;
 
     if (host == MAP_FAILED)
         return -ENOMEM;
     slot.host = host;
-    rc = mem_add(mem, &slot, err);
-    if (rc)
+    rc = add(mem, &slot, err);
+    if (rc) {
         munmap(host, size);
-    return rc;
+        return rc;
+    }
+    if (slot.fd >= 0)
+        make_bits(mem, (gpa + size) / PIECE);
+    mark_fresh(mem, &slot, gpa, size);
+    return 0;
 }
 
 const struct mem_slot *mem_find(const struct mem *mem, gpa_t gpa)
@@ -137,6 +225,47 @@ int mem_read(const struct mem *mem, gpa_t gpa, void *data, uint64_t len)
     return 0;
 }
 
+/* Most kernels are not set to give huge pages to a file's memory at a fault, but do when asked for this one, if some of
+ * it is there. A kernel that does not know of this says EINVAL the first time; later that is said of a piece that was
+ * given back meanwhile. */
+static void collapse(struct mem *mem, uint64_t piece)
+{
+    uint8_t *host = mem_pointer(mem, piece * PIECE, PIECE);
+
+    if (!host || atomic_load(&mem->collapse) == UNKNOWN)
+        return;
+    __atomic_fetch_or(host, 0, __ATOMIC_RELAXED);
+    if (!madvise(host, PIECE, MADV_COLLAPSE))
+        atomic_store(&mem->collapse, WORKS);
+    else if (errno == EINVAL && atomic_load(&mem->collapse) == UNTRIED)
+        atomic_store(&mem->collapse, UNKNOWN);
+}
+
+void mem_touch(struct mem *mem, gpa_t gpa, uint64_t len)
+{
+    for (uint64_t i = gpa / PIECE; i < mem->pieces && i * PIECE < gpa + len; i++) {
+        _Atomic uint64_t *word = &mem->fresh[i / WORD];
+        const uint64_t bit = BIT(i % WORD);
+
+        if (unlikely(atomic_load_explicit(word, memory_order_relaxed) & bit) && atomic_fetch_and(word, ~bit) & bit)
+            collapse(mem, i);
+    }
+}
+
+int mem_give_back(struct mem *mem, gpa_t gpa, uint64_t len)
+{
+    const struct mem_slot *slot = mem_find(mem, gpa);
+    void *host = mem_pointer(mem, gpa, len);
+
+    if ((gpa | len) & ~PAGE_MASK || !host || slot->readonly || !slot->owned)
+        return -EINVAL;
+    if (madvise(host, len, slot->fd < 0 ? MADV_DONTNEED : MADV_REMOVE))
+        return -errno;
+    mark_fresh(mem, slot, gpa, len);
+    mem_written(mem, gpa, len);
+    return 0;
+}
+
 int mem_write(struct mem *mem, gpa_t gpa, const void *data, uint64_t len)
 {
     const gpa_t start = gpa;
@@ -144,6 +273,7 @@ int mem_write(struct mem *mem, gpa_t gpa, const void *data, uint64_t len)
 
     if (!all_memory(mem, gpa, len, true))
         return -EFAULT;
+    mem_touch(mem, gpa, len);
     while (len) {
         const struct mem_slot *slot = mem_find(mem, gpa);
         uint64_t piece = MIN(len, slot->size - (gpa - slot->gpa));

@@ -385,6 +385,8 @@ static int machine_create(struct machine *m, const struct engine_ops *ops, const
     *m = (struct machine){.ops = ops, .clock = vclock_new(), .mem = mem_new(), .cpus = several ? CPUS : 1};
     if (!m->clock || !m->mem)
         return -ENOMEM;
+    if (ops->maps_ram)
+        mem_share_ram(m->mem);
     config = (struct engine_config){.mem = m->mem, .clock = m->clock, .cpus = m->cpus, .code_cache = code_cache};
     if (mem_add_ram(m->mem, 0, RAM_SIZE, err) || ops->vm_create(&m->vm, &config, err) ||
         image_load(image, m->mem, &entry) || boot_info(m->mem, name))

@@ -1,6 +1,6 @@
 /*
  * device/virtio/balloon.c: pages the guest puts into the balloon, or reports as
- * free, are taken out of the RAM's memory file; when the guest uses them again
+ * free, are the host's again (mem_give_back()); when the guest uses them again
  * they are there, zeroed. The driver gives one buffer of statistics, which is
  * kept: giving it back asks for the next.
  */
@@ -9,7 +9,6 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 
 #include "device/virtio/virtio.h"
 
@@ -57,16 +56,9 @@ static struct balloon_config config_of(const struct virtio_balloon *balloon)
 static void discard(struct virtio_balloon *balloon, gpa_t gpa, uint64_t len)
 {
     gpa_t first = ALIGN_UP(gpa, PAGE_SIZE), last = ALIGN_DOWN(gpa + len, PAGE_SIZE);
-    const struct mem_slot *slot = mem_find(balloon->virtio.mem, gpa);
-    void *host;
 
-    if (first >= last || !slot || slot->readonly || !slot->owned)
-        return;
-    host = mem_pointer(balloon->virtio.mem, first, last - first);
-    if (!host || madvise(host, last - first, MADV_DONTNEED))
-        return;
-    mem_written(balloon->virtio.mem, first, last - first);
-    balloon->info.returned += last - first;
+    if (first < last && !mem_give_back(balloon->virtio.mem, first, last - first))
+        balloon->info.returned += last - first;
 }
 
 /* Page numbers, 32 bits each. Runs of them go at once. */

@@ -115,6 +115,7 @@ static void run(struct engine_vcpu *vcpu, struct exit *exit, uint64_t budget)
 const struct engine_ops engine_bt = {
     .name = "bt",
     .summary = "binary translation: guest code runs as host code",
+    .maps_ram = true,
     SOFT_OPS,
     .probe = probe,
     .vm_create = vm_create,

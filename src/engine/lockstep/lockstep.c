@@ -34,7 +34,7 @@ static int probe(struct error *err)
     return rc ? rc : follower_ops->probe(err);
 }
 
-/* Only pages that somebody has touched are compared: in a huge one, all are. */
+/* Only pages that somebody has touched are compared: in a huge one, all are. mem_touch() obeys that too. */
 static void small_pages(const struct mem *mem)
 {
     for (unsigned i = 0; i < mem_slot_count(mem); i++)
@@ -47,6 +47,8 @@ static int make_memory(struct engine_vm *vm, const struct mem *from, struct erro
     vm->follower.mem = mem_new();
     if (!vm->follower.mem)
         return error_set(err, -ENOMEM, "lockstep: no memory");
+    if (mem_slot_count(from) && mem_slot(from, 0)->fd >= 0)
+        mem_share_ram(vm->follower.mem);
     for (unsigned i = 0; i < mem_slot_count(from); i++) {
         const struct mem_slot *slot = mem_slot(from, i);
         int rc = mem_add_ram(vm->follower.mem, slot->gpa, slot->size, err);
@@ -391,6 +393,7 @@ static const struct engine_ops engine_lockstep = {
     .name = "lockstep",
     .summary = "two engines run side by side and compared",
     .counts = true,
+    .maps_ram = true,
     .probe = probe,
     .vm_create = vm_create,
     .vm_destroy = vm_destroy,

@@ -321,6 +321,7 @@ static uint8_t *bus_page(struct x86_cpu *cpu, gpa_t gpa, unsigned *flags)
     *flags = 0;
     if (!slot)
         return NULL;
+    mem_touch(vcpu->vm->mem, gpa, 1);
     if (slot->readonly)
         *flags |= X86_PAGE_READONLY;
     if (vcpu->vm->share.on)
