@@ -366,6 +366,14 @@ enum { STATUS_PASS, STATUS_FAIL, STATUS_SKIP };
     X(user_aliases, EXIT)                   \
     X(user_kernel_writes, EXIT)             \
     X(user_kernel_pages, EXIT)              \
+    X(user_access_retried, EXIT)            \
+    X(user_access_over_page_end, EXIT)      \
+    X(user_access_over_2m_end, EXIT)        \
+    X(user_access_over_1g_end, EXIT)        \
+    X(user_access_over_512g_end, EXIT)      \
+    X(user_access_not_canonical, EXIT)      \
+    X(user_access_over_half_end, EXIT)      \
+    X(user_access_misaligned, EXIT)         \
     X(unusual_strings, EXIT)
 #define TESTS_PROT(X)                       \
     X(ad_4k_of_32_bit, EXIT)                \
