@@ -374,6 +374,17 @@ enum { STATUS_PASS, STATUS_FAIL, STATUS_SKIP };
     X(user_access_not_canonical, EXIT)      \
     X(user_access_over_half_end, EXIT)      \
     X(user_access_misaligned, EXIT)         \
+    X(user_sums, EXIT)                      \
+    X(user_fixed_addresses, EXIT)           \
+    X(user_live_flags, EXIT)                \
+    X(user_stack_grows, EXIT)               \
+    X(user_stack_pushes, EXIT)              \
+    X(user_interrupted, EXIT)               \
+    X(user_device, EXIT)                    \
+    X(user_apic_page, EXIT)                 \
+    X(user_nobody, EXIT)                    \
+    X(user_patched_by_alias, EXIT)          \
+    X(user_code_and_data, EXIT)             \
     X(unusual_strings, EXIT)
 #define TESTS_PROT(X)                       \
     X(ad_4k_of_32_bit, EXIT)                \
