@@ -385,6 +385,15 @@ enum { STATUS_PASS, STATUS_FAIL, STATUS_SKIP };
     X(user_nobody, EXIT)                    \
     X(user_patched_by_alias, EXIT)          \
     X(user_code_and_data, EXIT)             \
+    X(user_reserved_bits, EXIT)             \
+    X(user_everywhere, EXIT)                \
+    X(user_null_page, EXIT)                 \
+    X(user_very_many_pages, EXIT)           \
+    X(user_many_spaces, EXIT)               \
+    X(user_own_table, EXIT)                 \
+    X(user_device_writes, EXIT)             \
+    X(user_watched, EXIT)                   \
+    X(user_long_copies, EXIT)               \
     X(unusual_strings, EXIT)
 #define TESTS_PROT(X)                       \
     X(ad_4k_of_32_bit, EXIT)                \

@@ -185,6 +185,44 @@ TEST(user_more_rights)
     }
 }
 
+/* Bits that must be 0: one beyond the physical addresses; NX without EFER.NXE. */
+TEST(user_reserved_bits)
+{
+    uint32_t regs[4];
+
+    user_begin();
+    place_kinds();
+    cpuid(0x80000008, 0, regs);
+    for (unsigned p = 0; p < USER_PLACES; p++) {
+        const word va = user_places[p] + 0x100;
+        const uint64_t reserved = (regs[0] & 0xff) < 52 ? 1ull << 51 : PTE_NX;
+        uint64_t *e;
+
+        map(user_places[p], (word)page_new(), PTE_PWU);
+        e = entry(va, 1);
+        for (unsigned i = 0; i < KIND_COUNT; i++) {
+            const uint64_t good = *e;
+
+            hot(i, va);
+            *e = good | reserved;
+            invlpg(va);
+            if (reserved != PTE_NX)
+                refused(i, va, PF_P | PF_RSVD);
+            *e = good | PTE_NX;
+            invlpg(va);
+            hot(i, va);
+            wrmsr(MSR_EFER, rdmsr(MSR_EFER) & ~(uint64_t)EFER_NXE);
+            user_flush();
+            refused(i, va, PF_P | PF_RSVD);
+            wrmsr(MSR_EFER, rdmsr(MSR_EFER) | EFER_NXE);
+            user_flush();
+            hot(i, va);
+            *e = good;
+            invlpg(va);
+        }
+    }
+}
+
 /* --- accessed and dirty ------------------------------------------------------------------------------------------ */
 
 static void clear(uint64_t *e, word va, uint64_t bits, bool by_reload)
