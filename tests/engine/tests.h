@@ -394,6 +394,9 @@ enum { STATUS_PASS, STATUS_FAIL, STATUS_SKIP };
     X(user_device_writes, EXIT)             \
     X(user_watched, EXIT)                   \
     X(user_long_copies, EXIT)               \
+    X(smp_user_shoot_down, EXIT)            \
+    X(smp_user_write_protect, EXIT)         \
+    X(smp_user_spaces, EXIT)                \
     X(unusual_strings, EXIT)
 #define TESTS_PROT(X)                       \
     X(ad_4k_of_32_bit, EXIT)                \
