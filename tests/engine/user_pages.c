@@ -245,7 +245,11 @@ static void bits_of(uint64_t *e, word va, const uint64_t *before, const uint64_t
             clear(e, va, A | D, reload);
             hot(i, va);
             EXPECT_EQ(*e & (A | D), want);
-            hot(0, va);
+            clear(e, va, A | D, reload);
+            hot(0, va); /* a load */
+            EXPECT_EQ(*e & (A | D), A);
+            hot(i, va);
+            EXPECT_EQ(*e & (A | D), want);
             clear(e, va, D, reload);
             hot(i, va);
             EXPECT_EQ(*e & (A | D), want);

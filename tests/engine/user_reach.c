@@ -270,6 +270,48 @@ TEST(user_device_writes)
     }
 }
 
+/* --- compatibility mode --------------------------------------------------------------------------------------------
+ */
+
+/* From 64-bit code to 32-bit code and back, both with the same page; there is none when they come to it. */
+CODE(code_both_sizes, "1: incq (%rbx)\n push $0x1b\n lea 2f(%rip), %rdx\n push %rdx\n int $0x81\n lretq\n .code32\n"
+                      "2: addl $1, 8(%ebx)\n int $0x81\n mov $0xfffffff0, %esi\n addl $1, 0x1200020(%esi)\n"
+                      "mov 8(%ebx), %eax\n .byte 0xea\n .long 0x1000000 + 3f - code_both_sizes\n .word 0x2b\n .code64\n"
+                      "3: mov 0x10(%rbx), %rcx\n cmp %rcx, %rax\n jne 9f\n dec %ebp\n jnz 1b\n int $0x80\n 9: ud2");
+
+static void on_unmap(struct context *c)
+{
+    *entry(TEST_VA, 1) &= everywhere.missing++ & 2 ? ~PTE_P : ~PTE_W;
+    invlpg(TEST_VA);
+}
+
+static void on_map(struct context *c)
+{
+    EXPECT(c->error & PF_U && c->cr2 >= TEST_VA && c->cr2 < TEST_VA + 0x18);
+    everywhere.faults++;
+    map(TEST_VA, *entry(TEST_VA, 1) & ADDRESS, PTE_PWU);
+}
+
+TEST(user_both_code_sizes)
+{
+    struct context c;
+    word *frame = page_new();
+
+    user_begin();
+    handlers[CALL_ELSE] = on_unmap;
+    handlers[PF] = on_map;
+    c = USER(code_both_sizes);
+    map(TEST_VA, (word)frame, PTE_PWU);
+    c.bx = TEST_VA;
+    c.bp = HOT;
+    context_run(&c);
+    EXPECT_END(&c, 0x80);
+    EXPECT_EQ(frame[0], HOT);
+    EXPECT_EQ(frame[1], HOT);
+    EXPECT_EQ(frame[2], HOT);
+    EXPECT_EQ(everywhere.faults, 2 * HOT);
+}
+
 /* --- addresses that are watched ---------------------------------------------------------------------------------- */
 
 CODE(code_watched, "1: mov %rax, (%rbx)\n add (%rbx), %rax\n movups 3(%rbx), %xmm1\n push %rax\n lock incl 4(%rbx)\n"

@@ -507,6 +507,49 @@ TEST(user_device)
     }
 }
 
+/* Over the end of memory into a device's registers, and back: R8 bytes before it. */
+CODE(code_into_device, "1: lea 0x1000(%rbx), %rdx\n sub %r8, %rdx\n mov %rax, (%rdx)\n cmp %rax, (%rdx)\n jne 9f\n"
+                       "rol $3, %rax\n add %eax, (%rdx)\n mov (%rdx), %ecx\n add %rcx, %rax\n movups (%rdx), %xmm1\n"
+                       "movups %xmm1, -8(%rdx)\n add -8(%rdx), %rax\n lea 8(%rdx), %rsp\n push %rax\n pop %rcx\n"
+                       "mov %r11, %rsp\n cmp %rcx, %rax\n jne 9f\n imul $69069, %rax, %rax\n dec %ebp\n jnz 1b\n"
+                       "int $0x80\n 9: ud2");
+
+TEST(user_into_device)
+{
+    user_begin();
+    map(TEST_VA + 0x100000, DEVICE, PTE_PW);
+    if (*(volatile uint32_t *)(TEST_VA + 0x100000 + 64) != DEVICE_MAGIC)
+        skip("needs a device");
+    for (unsigned p = 0; p < USER_PLACES; p++) {
+        const word va = user_places[p];
+        word ax[2], *frame = page_new(), *second = page_new(), *device = (word *)(TEST_VA + 0x100000);
+
+        for (word before = 1; before < 8; before++) {
+            memset(second, 0, 64);
+            for (unsigned i = 0; i < 8; i++)
+                *(volatile word *)&device[i] = 0;
+            for (unsigned i = 0; i < 2; i++) {
+                struct context c = USER(code_into_device);
+
+                memset((char *)frame + PAGE - 64, 0, 64);
+                map(va, (word)frame, PTE_PWU);
+                map(va + PAGE, i ? DEVICE : (word)second, PTE_PWU);
+                c.ax = 0x123456789abcdef1;
+                c.bx = va;
+                c.r8 = before;
+                c.r11 = c.sp;
+                c.bp = HOT;
+                context_run(&c);
+                EXPECT_END(&c, 0x80);
+                ax[i] = c.ax;
+            }
+            EXPECT_EQ(ax[1], ax[0]);
+            for (unsigned i = 0; i < 8; i++)
+                EXPECT_EQ(*(volatile word *)&device[i], second[i]);
+        }
+    }
+}
+
 /* The local APIC's registers are not as memory is. */
 CODE(code_apic, "1: mov 0x30(%rbx), %eax\n mov %esi, 0x80(%rbx)\n add 0x80(%rbx), %edx\n add $0x10, %sil\n"
                 "mov %edi, 0x30(%rbx)\n dec %ebp\n jnz 1b\n int $0x80");
