@@ -122,13 +122,32 @@ static void *map_ram(int fd, gpa_t gpa, uint64_t size, struct error *err)
     return host;
 }
 
-/* The pieces within [gpa, gpa + len) of slot. A huge page is where both its address and its offset are multiples. */
+static bool is_empty(const struct mem_slot *slot, uint64_t piece)
+{
+    unsigned char there[PIECE / PAGE_SIZE];
+    unsigned char any = 0;
+
+    if (mincore(slot->host + (piece * PIECE - slot->gpa), PIECE, there))
+        return false;
+    for (unsigned i = 0; i < sizeof(there); i++)
+        any |= there[i] & 1;
+    return !any;
+}
+
+/* The pieces in [gpa, gpa + len) of slot, and those of which much is in it, if the rest is not there either. A huge
+ * page is where both its address and its offset are multiples. */
 static void mark_fresh(struct mem *mem, const struct mem_slot *slot, gpa_t gpa, uint64_t len)
 {
+    const uint64_t first = ALIGN_UP(slot->gpa, PIECE) / PIECE, end = MIN((slot->gpa + slot->size) / PIECE, mem->pieces);
+
     if (slot->fd < 0 || ((uintptr_t)slot->host - slot->gpa) % PIECE)
         return;
-    for (uint64_t i = ALIGN_UP(gpa, PIECE) / PIECE; i < MIN((gpa + len) / PIECE, mem->pieces); i++)
-        atomic_fetch_or(&mem->fresh[i / WORD], BIT(i % WORD));
+    for (uint64_t i = MAX(first, gpa / PIECE); i < end && i * PIECE < gpa + len; i++) {
+        const uint64_t within = MIN(gpa + len, (i + 1) * PIECE) - MAX(gpa, i * PIECE);
+
+        if (within == PIECE || (within >= PIECE / 8 && is_empty(slot, i)))
+            atomic_fetch_or(&mem->fresh[i / WORD], BIT(i % WORD));
+    }
 }
 
 /* Without memory for the bits it goes in small pages. */

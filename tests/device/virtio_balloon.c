@@ -53,7 +53,8 @@ static bool gone(struct vg *g, unsigned page)
 static void test_inflate(void **state)
 {
     struct vg *g = &((struct balloon_test *)*state)->g;
-    static const uint32_t pages[] = {0x301, 0x302, 0x308, 0x400, 0xffffffff, 0x30f, 0x300000};
+    static const uint32_t pages[] = {0x301, 0x302, 0x308,      0x400, 0xffffffff, 0x30f, 0x30e,
+                                     0x30d, 0,     0xffffffff, 0x30a, 0x309,      0x30a, 0x300000};
     const struct vg_buffer b = {VG_DATA, sizeof(pages) + 3, 0};
 
     vg_start(g, 0, 3);
@@ -63,7 +64,7 @@ static void test_inflate(void **state)
     vg_kick(g, INFLATE);
     assert_int_equal(vg_used(g, INFLATE, 1), 0);
     for (unsigned i = 0; i < 16; i++)
-        assert_int_equal(gone(g, i), i == 1 || i == 2 || i == 8 || i == 15);
+        assert_int_equal(gone(g, i), i == 1 || i == 2 || (i >= 8 && i <= 10) || i >= 13);
     fill(g);
     vg_add(g, DEFLATE, &b, 1);
     vg_kick(g, DEFLATE);

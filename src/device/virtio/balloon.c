@@ -61,6 +61,16 @@ static void discard(struct virtio_balloon *balloon, gpa_t gpa, uint64_t len)
         balloon->info.returned += last - first;
 }
 
+/* How many of n page numbers from the first on are each one more than the last, or one less: Linux gives them so. */
+static unsigned run_of(const uint32_t *pfn, unsigned n, int step)
+{
+    unsigned run = 1;
+
+    while (run < n && pfn[run] == (int64_t)pfn[run - 1] + step)
+        run++;
+    return run;
+}
+
 /* Page numbers, 32 bits each. Runs of them go at once. */
 static void inflate(struct virtio_balloon *balloon)
 {
@@ -68,15 +78,13 @@ static void inflate(struct virtio_balloon *balloon)
     uint64_t at = 0, got;
 
     while (at < BYTES_MAX && (got = virtq_read(&balloon->chain, at, pfn, sizeof(pfn))) >= sizeof(pfn[0])) {
-        unsigned n = (unsigned)(got / sizeof(pfn[0]));
+        unsigned n = (unsigned)(got / sizeof(pfn[0])), run;
 
-        for (unsigned i = 0; i < n;) {
-            unsigned run = 1;
+        for (unsigned i = 0; i < n; i += run) {
+            const unsigned up = run_of(&pfn[i], n - i, 1), down = run_of(&pfn[i], n - i, -1);
 
-            while (i + run < n && pfn[i + run] == pfn[i] + run)
-                run++;
-            discard(balloon, (gpa_t)pfn[i] << PFN_SHIFT, (uint64_t)run << PFN_SHIFT);
-            i += run;
+            run = MAX(up, down);
+            discard(balloon, (gpa_t)MIN(pfn[i], pfn[i + run - 1]) << PFN_SHIFT, (uint64_t)run << PFN_SHIFT);
         }
         at += got;
     }
@@ -172,6 +180,7 @@ static void config_written(struct virtio_device *device, const uint8_t *old)
 static const struct virtio_ops ops = {
     .name = "virtio-balloon",
     .type = VIRTIO_BALLOON,
+    .keeps_off = true,
     .class_code = CLASS_OTHER,
     .notify = notify,
     .started = started,

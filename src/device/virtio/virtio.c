@@ -133,6 +133,13 @@ void virtio_notify(struct virtio_device *device, unsigned queue)
         device->ops->notify(device, queue);
 }
 
+/* Memory that no vCPU may have used yet. Of a buffer not more than others make of one: it takes time. */
+static void touch_buffers(struct virtio_device *device, const struct virtq_chain *chain)
+{
+    for (unsigned i = chain->readable; i < chain->readable + chain->writable; i++)
+        mem_touch(device->mem, chain->segment[i].gpa, MIN(chain->segment[i].len, MIB(2)));
+}
+
 bool virtio_pop(struct virtio_device *device, unsigned queue, struct virtq_chain *chain)
 {
     int rc;
@@ -142,6 +149,8 @@ bool virtio_pop(struct virtio_device *device, unsigned queue, struct virtq_chain
     rc = virtq_pop(&device->queue[queue], chain);
     if (rc < 0)
         virtio_fail(device, "a malformed chain of descriptors");
+    if (rc > 0 && !device->ops->keeps_off)
+        touch_buffers(device, chain);
     return rc > 0;
 }
 

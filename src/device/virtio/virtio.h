@@ -53,7 +53,8 @@ struct virtio_device;
 struct virtio_ops {
     const char *name; /* for messages */
     uint16_t type;
-    bool at_once; /* the driver waits for what a notification brings: the vCPU itself serves it, without doorbells */
+    bool at_once;   /* the driver waits for what a notification brings: the vCPU itself serves it, without doorbells */
+    bool keeps_off; /* writes nothing to the driver's buffers: they may be memory that is not in use */
     uint32_t class_code;                                          /* as a PCI function */
     void (*notify)(struct virtio_device *device, unsigned queue); /* there are chains in it; maybe */
     void (*started)(struct virtio_device *device);                /* DRIVER_OK */
