@@ -122,6 +122,8 @@ static void make(struct vm *vm, unsigned cpus, const uint8_t *code, const uint8_
     *vm = (struct vm){.mem = mem_new(), .clock = vclock_new(), .cpus = cpus};
     config.mem = vm->mem;
     config.clock = vm->clock;
+    if (vm->mem && ops->maps_ram)
+        mem_share_ram(vm->mem);
     if (!vm->mem || !vm->clock || mem_add_ram(vm->mem, 0, RAM_SIZE - KIB(384), &err) ||
         mem_write(vm->mem, CODE, code, (uint64_t)(end - code)) || ops->vm_create(&vm->vm, &config, &err)) {
         printf("    no VM: %s\n", err.message);

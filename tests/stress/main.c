@@ -93,6 +93,8 @@ static int machine_create(struct machine *m, const struct engine_ops *ops, struc
     m->cpu = aligned_alloc(64, ALIGN_UP(sizeof(*m->cpu), 64));
     if (!m->mem || !m->clock || !m->cpu)
         return error_set(err, -ENOMEM, "no memory");
+    if (ops->maps_ram)
+        mem_share_ram(m->mem);
     config.mem = m->mem;
     config.clock = m->clock;
     if (mem_add_ram(m->mem, 0, STRESS_RAM, err) || ops->vm_create(&m->vm, &config, err) ||
