@@ -399,6 +399,8 @@ enum { STATUS_PASS, STATUS_FAIL, STATUS_SKIP };
     X(smp_user_spaces, EXIT)                \
     X(user_into_device, EXIT)               \
     X(user_both_code_sizes, EXIT)           \
+    X(user_at_random, EXIT)                 \
+    X(user_at_random_pcid, EXIT)            \
     X(unusual_strings, EXIT)
 #define TESTS_PROT(X)                       \
     X(ad_4k_of_32_bit, EXIT)                \
