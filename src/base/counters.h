@@ -46,6 +46,10 @@
     X(callouts_branch,      "  of these: a branch to what the jump table or return stack does not have") \
     X(callouts_instruction, "  of these: not translated") \
     X(leaves,               "instructions done for translated code without leaving it") \
+    X(shadows,              "shadow spaces: how often a process got one") \
+    X(shadow_faults,        "  faults of the host in them") \
+    X(shadow_maps,          "  pages or runs of pages mapped") \
+    X(shadow_compared,      "  comparisons with the guest's page tables") \
     X(decode_ns,            "ns spent on decoding") \
     X(translate_ns,         "ns spent on translating")
 /* clang-format on */

@@ -24,6 +24,7 @@ struct engine_config {
     unsigned cpus;
     size_t code_cache; /* for engines that translate: bytes of translated code a vCPU keeps at most; 0:
                           ENGINE_CODE_CACHE */
+    bool shadow_soon;  /* ditto: user code goes by a shadow space (bt) at once: for tests */
     bool perf_map;     /* ditto: tell perf the names of translated code, in /tmp/perf-PID.map */
 };
 

@@ -48,7 +48,7 @@ struct x86_fpu {
     uint64_t xstate_bv, xcomp_bv; /* XSAVE header */
     uint8_t reserved2[48];
     uint8_t ymm_high[16][16];
-} __attribute__((aligned(64)));
+} __attribute__((aligned(32)));
 
 /* MSRs that are plain storage or that the semantics read directly. */
 struct x86_msrs {

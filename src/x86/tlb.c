@@ -278,7 +278,7 @@ void x86_tlb_init(struct x86_cpu *cpu)
     x86_tlb_switch(cpu, current_pcid(cpu), true);
 }
 
-void x86_tlb_flush(struct x86_cpu *cpu)
+static void flush(struct x86_cpu *cpu)
 {
     struct x86_tlb *tlb = cpu->tlb;
 
@@ -294,6 +294,12 @@ void x86_tlb_flush(struct x86_cpu *cpu)
     tlb->local_code = false;
     tlb->kernel_id = ++tlb->ids;
     x86_tlb_switch(cpu, current_pcid(cpu), true);
+}
+
+void x86_tlb_flush(struct x86_cpu *cpu)
+{
+    cpu->tlb->shadow.gone = true;
+    flush(cpu);
 }
 
 void x86_tlb_flush_local(struct x86_cpu *cpu)
@@ -387,6 +393,16 @@ void x86_tlb_note_large(struct x86_tlb *tlb, gva_t lin, unsigned shift)
         tlb->large[bit / 64] |= BIT(bit % 64);
 }
 
+/* Of a large page all may have changed. */
+static void note_shadow(struct x86_tlb_shadow *shadow, unsigned pages, gva_t lin)
+{
+    if (!shadow->on)
+        return;
+    if (shadow->flushed < TLB_SHADOW_LOG)
+        shadow->page[shadow->flushed] = lin & PAGE_MASK;
+    shadow->flushed = MIN(shadow->flushed + pages, TLB_SHADOW_LOG + 1);
+}
+
 void x86_tlb_flush_page(struct x86_cpu *cpu, gva_t lin)
 {
     struct x86_tlb *tlb = cpu->tlb;
@@ -397,9 +413,10 @@ void x86_tlb_flush_page(struct x86_cpu *cpu, gva_t lin)
 
     TRACE(MMU, "flush page %#llx", (unsigned long long)lin);
     if (tlb->fetched_bits > TLB_FETCHED / 4) { /* it would tell little */
-        x86_tlb_flush(cpu);
+        flush(cpu);
         return;
     }
+    note_shadow(&tlb->shadow, large || huge ? TLB_SHADOW_LOG : 1, lin);
     if (large || huge || (tlb->fetched[fetched / 64] & BIT(fetched % 64)))
         renew_contexts(tlb, lin);
     if (huge)

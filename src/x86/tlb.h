@@ -29,6 +29,8 @@
 #define TLB_LARGE_SHIFT 22
 #define TLB_HUGE_SHIFT  30
 #define TLB_FETCHED     32768 /* bits */
+#define TLB_SHADOW_LOG  32
+#define CR3_ROOT        0xffffffffff000ull /* the guest-physical address of the first table, in 64-bit mode */
 /* A tag that no linear address of the slot matches: a page of the neighbouring slot. */
 #define TLB_NO_TAG(slot) ((gva_t)((slot) ^ 1u) << PAGE_SHIFT)
 
@@ -98,6 +100,18 @@ struct x86_tlb {
     /* Pages that were fetched from since the last full flush, hashed: a flush of another page changes no context. */
     uint64_t fetched[TLB_FETCHED / 64];
     unsigned fetched_bits;
+    /* An address space whose user pages the engine keeps in tables of its own, a shadow of the guest's, for user code
+     * in 64-bit mode to go by (bt: mapped at the host): what they must be compared with since. */
+    struct x86_tlb_shadow {
+        bool on;
+        bool gone;        /* it stands for nothing any more: the memory map, or the paging mode, may be another */
+        gpa_t root;       /* of the guest's tables */
+        uint64_t id;      /* of the x86_tlb_space when all of it was compared last; 0: it was not */
+        unsigned flushed; /* pages by INVLPG since; TLB_SHADOW_LOG + 1: more than are noted */
+        gva_t page[TLB_SHADOW_LOG];
+        gva_t wanted; /* a page that user code missed, which the guest may have made meanwhile; 0: none */
+    } shadow;
+    bool shadowed; /* the present privilege and mode go by it */
     struct x86_tlb_table none;
     struct x86_tlb_space spaces[TLB_SPACES];
 };
@@ -128,6 +142,12 @@ static inline struct x86_tlb_entry *x86_tlb_slot(struct x86_tlb_table *table, gv
 {
     _Static_assert(sizeof(struct x86_tlb_entry) == 32, "the shift below");
     return (struct x86_tlb_entry *)((char *)table->entry + ((lin >> (PAGE_SHIFT - 5)) & table->mask));
+}
+
+/* Has the guest changed, or may it have, what the shadow was made from? */
+static inline bool x86_shadow_is_stale(const struct x86_tlb *tlb)
+{
+    return tlb->shadow.id != tlb->space->id || tlb->shadow.flushed || tlb->shadow.gone || tlb->shadow.wanted;
 }
 
 /* The guest-physical page of an entry of the table. */

@@ -49,7 +49,9 @@ static inline void x86_view_set_context(struct x86_cpu *cpu)
     struct x86_tlb *tlb = cpu->tlb;
     const uint64_t id = x86_view_is_kernel(cpu) ? tlb->kernel_id : tlb->space->id;
 
-    tlb->context = (id << 4 | (unsigned)(cpu->cpl == 3) << 3 | cpu->mode | (uint64_t)cpu->segmented << 60) * tlb->key;
+    tlb->context = (id << 4 | (unsigned)(cpu->cpl == 3) << 3 | cpu->mode | (uint64_t)tlb->shadowed << 59 |
+                    (uint64_t)cpu->segmented << 60) *
+                   tlb->key;
 }
 
 /* Tables, context: after a change of what they go by. */
@@ -63,6 +65,8 @@ static inline void x86_view_select(struct x86_cpu *cpu)
     tlb->current = unlikely(align || x86_data_breakpoints_enabled(cpu))
                        ? &tlb->none
                        : &tlb->space->table[x86_view_index(cpu, ACCESS_READ)];
+    tlb->shadowed = tlb->shadow.on && cpu->cpl == 3 && cpu->mode == MODE_LONG64 && tlb->current != &tlb->none &&
+                    (cpu->cr3 & CR3_ROOT) == tlb->shadow.root;
     x86_view_forget_stack(tlb);
     x86_view_set_context(cpu);
 }

@@ -360,6 +360,7 @@ static void machine_destroy(struct machine *m)
 
 static unsigned time_limit = TIME_LIMIT_S;
 static size_t code_cache; /* 0: the engine's default */
+static bool shadow_soon;
 
 /* The first one as multiboot leaves it, the others as after power-up. */
 static int make_processors(struct machine *m, uint32_t entry, struct error *err)
@@ -387,7 +388,8 @@ static int machine_create(struct machine *m, const struct engine_ops *ops, const
         return -ENOMEM;
     if (ops->maps_ram)
         mem_share_ram(m->mem);
-    config = (struct engine_config){.mem = m->mem, .clock = m->clock, .cpus = m->cpus, .code_cache = code_cache};
+    config = (struct engine_config){
+        .mem = m->mem, .clock = m->clock, .cpus = m->cpus, .code_cache = code_cache, .shadow_soon = shadow_soon};
     if (mem_add_ram(m->mem, 0, RAM_SIZE, err) || ops->vm_create(&m->vm, &config, err) ||
         image_load(image, m->mem, &entry) || boot_info(m->mem, name))
         return -EINVAL;
@@ -560,7 +562,7 @@ static void report(const char *verdict, const struct test *test, const char *tex
 static int usage(void)
 {
     fprintf(stderr, "usage: run [--engine NAME] [--filter TEXT] [--repeat N] [--differs FILE]... [--code-cache KIB]\n"
-                    "           [--limit SECONDS] [--xcr0 N] [--trace LIST] [--verbose] [--list] IMAGES-FOLDER\n");
+                    "           [--shadow-soon] [--limit SECONDS] [--xcr0 N] [--trace LIST] [--verbose] [--list] IMAGES-FOLDER\n");
     return 2;
 }
 
@@ -612,6 +614,8 @@ static bool parse(int argc, char **argv, struct options *options)
         } else if (!strcmp(argv[i], "--filter")) {
             options->filter = value;
             i++;
+        } else if (!strcmp(argv[i], "--shadow-soon")) {
+            shadow_soon = true;
         } else if (!strcmp(argv[i], "--repeat")) {
             options->repeat = (unsigned)strtoul(value, NULL, 0);
             i++;

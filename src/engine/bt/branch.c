@@ -230,8 +230,8 @@ static void emit_after_call(struct translation *t, unsigned i)
     bt_emit_edge(t, CC_ALWAYS, code->offset[i + 1], 0);
 }
 
-/* The return address, in S1, is stored at [S0 + disp] and its key put on the return stack. */
-static void emit_call_tail(struct translation *t, unsigned i, int32_t disp)
+/* The return address, in S1, is stored at m and its key put on the return stack. */
+static void emit_call_tail(struct translation *t, unsigned i, const struct mem_operand *m)
 {
     unsigned index;
     struct cold *limit;
@@ -244,18 +244,18 @@ static void emit_call_tail(struct translation *t, unsigned i, int32_t disp)
         emit_target_check(t, (int64_t)t->code->offset[i] + (int64_t)t->op[i].in->imm, limit);
     emit_load(&t->e, H_S1, H_FRAME, FRAME_CPU(rip));
     emit_lea(&t->e, bt_is_wide(t), H_S1, H_S1, t->code->offset[i + 1]);
-    emit_rm(&t->e, bt_is_wide(t), OP_MOV_STORE, H_S1, H_S0, disp);
+    emit_mem(&t->e, bt_is_wide(t), OP_MOV_STORE, H_S1, m);
     emit_lea(&t->e, bt_is_wide(t), H_GSP, H_GSP, -(int32_t)bt_word(t));
     emit_key(t, H_S1, H_S1);
     emit8(&t->e, 0x41); /* push S1 */
     emit8(&t->e, 0x50 | (H_S1 & 7));
 }
 
-void bt_emit_call(struct translation *t, unsigned i, int32_t disp)
+void bt_emit_call(struct translation *t, unsigned i, const struct mem_operand *m)
 {
     const unsigned from = t->code->offset[i];
 
-    emit_call_tail(t, i, disp);
+    emit_call_tail(t, i, m);
     bt_emit_edge(t, CC_CALL, (int64_t)from + (int64_t)t->op[i].in->imm, from);
     emit_after_call(t, i);
 }
@@ -283,7 +283,7 @@ static void emit_events(struct translation *t, struct cold *cold)
     bt_cold_jump(t, cold, CC_NE);
 }
 
-void bt_emit_ret(struct translation *t, unsigned i, int32_t disp)
+void bt_emit_ret(struct translation *t, unsigned i, const struct mem_operand *m)
 {
     struct emit *e = &t->e;
     unsigned index;
@@ -296,7 +296,7 @@ void bt_emit_ret(struct translation *t, unsigned i, int32_t disp)
     site->end = true;
     site->kind = SITE_BRANCH;
     cold = bt_cold(t, COLD_SITE, index);
-    emit_rm(e, bt_is_wide(t), OP_MOV, H_S0, H_S0, disp);
+    emit_mem(e, bt_is_wide(t), OP_MOV, H_S0, m);
     emit_indirect_check(t, cold);
     emit_key(t, H_S1, H_S0);
     emit_rm(e, true, OP_CMP, H_S1, H_RSP, 8);
@@ -370,7 +370,7 @@ void bt_emit_call_indirect(struct translation *t, unsigned i)
     bt_find_push(t, i, &push);
     bt_new_site(t, i, i, &index)->end = true;
     cold = bt_emit_check(t, &push, index);
-    emit_call_tail(t, i, 0);
+    emit_call_tail(t, i, &(struct mem_operand){.base = H_S0, .index = IN_FRAME});
     emit_load(e, H_S0, H_FRAME, FRAME_NEAR(target));
     emit_load(e, H_S1, H_FRAME, FRAME_NEAR(slot));
     emit_table_jump(e, 2, bt_is_segmented(t, SEG_CS));

@@ -8,6 +8,7 @@
 
 #include "engine/bt/bt_internal.h"
 #include "engine/bt/emit.h"
+#include "engine/bt/shadow.h"
 #include "engine/soft/ops.h"
 #include "engine/soft/timer.h"
 
@@ -23,6 +24,11 @@ static void flushed(struct soft_vcpu *soft)
     bt_code_free_dying((struct bt_vcpu *)soft);
 }
 
+static void protect(struct soft_vcpu *soft, gpa_t gpa)
+{
+    bt_shadow_protect((struct bt_vcpu *)soft, gpa);
+}
+
 /* Sandboxes may forbid pages that can be executed. */
 static int probe(struct error *err)
 {
@@ -36,7 +42,7 @@ static int probe(struct error *err)
 
 static int vm_create(struct engine_vm **vm, const struct engine_config *config, struct error *err)
 {
-    static const struct soft_hooks hooks = {.dropped = dropped, .flushed = flushed};
+    static const struct soft_hooks hooks = {.dropped = dropped, .flushed = flushed, .protect = protect};
     const size_t cache = config->code_cache;
     int rc;
 
@@ -62,6 +68,7 @@ static void vcpu_destroy(struct engine_vcpu *engine)
     struct bt_vcpu *vcpu = (struct bt_vcpu *)engine;
 
     soft_vcpu_fini(&vcpu->soft);
+    bt_shadow_fini(vcpu);
     bt_cache_fini(vcpu);
     if (vcpu->returns)
         munmap(vcpu->returns, BT_RETURN_BYTES);
@@ -85,7 +92,7 @@ static int make_return_stack(struct bt_vcpu *vcpu)
 static int vcpu_create(struct engine_vcpu **result, struct engine_vm *vm, unsigned id, struct error *err)
 {
     struct bt_vcpu *vcpu;
-    int rc = soft_op_vcpu_create(result, sizeof(*vcpu), "bt", vm, id, err);
+    int rc = soft_op_vcpu_create(result, sizeof(*vcpu), BT_REGIONS_FENCE, "bt", vm, id, err);
 
     if (rc)
         return rc;
@@ -95,6 +102,7 @@ static int vcpu_create(struct engine_vcpu **result, struct engine_vm *vm, unsign
     for (unsigned i = 0; i < ARRAY_SIZE(bt_near(vcpu)->fits); i++)
         bt_near(vcpu)->fits[i] = PAGE_SIZE - (1u << i);
     bt_forget_jumps(vcpu);
+    bt_shadow_init(vcpu);
     rc = make_return_stack(vcpu);
     if (!rc)
         rc = bt_cache_init(vcpu, vcpu->soft.vm->code_cache);

@@ -35,8 +35,15 @@
 #define BT_SPLIT 32 /* a group of accesses is split when it has lain in two pages so often */
 #endif
 
+/* Shadow spaces (shadow.h): linear addresses in pieces of 1 << BT_REGION_SHIFT bytes, as many as user space has; the
+ * table of them that translated code looks into may be indexed by whatever 64 bits hold. */
+#define BT_REGION_SHIFT  42
+#define BT_REGIONS       (1u << (47 - BT_REGION_SHIFT))
+#define BT_REGIONS_FENCE (8ull << (64 - BT_REGION_SHIFT))
+
 struct bt_code;
 struct bt_vcpu;
+struct bt_shadow;
 
 /* A way from one translation to another: a jump whose displacement is written when the target is known. */
 struct bt_edge {
@@ -63,6 +70,12 @@ struct bt_site {
 
 enum bt_site_kind { SITE_MEMORY, SITE_BRANCH, SITE_INSTRUCTION };
 
+/* An access that the host itself checks: where it is in the code region, and where to go on if it faults. The next
+ * one's `at`, or the straight path's end, is the end of it. */
+struct bt_fault {
+    uint32_t at, to;
+};
+
 /* The translation of a block. */
 struct bt_code {
     struct block *block;
@@ -76,9 +89,10 @@ struct bt_code {
     uint8_t segment;
     uint8_t vectors; /* enum bt_vectors: what it needs */
     bool dropped;
-    uint16_t edges, sites, max_edges, max_sites;
+    uint16_t edges, sites, faults, max_edges, max_sites, max_faults;
     struct bt_edge *edge;
     struct bt_site *site;
+    struct bt_fault *fault;
     struct bt_code *next, **link; /* in its segment; what leads to it there */
     uint16_t offset[];            /* of each instruction and of what follows, in the page */
 };
@@ -93,7 +107,7 @@ struct bt_jump {
 
 /* What translated code uses most, by displacements of one byte; soft.near. */
 struct bt_near {
-    uint64_t reserved[2];            /* the first is out of reach */
+    uint64_t reserved[2];            /* out of reach */
     const struct x86_tlb_entry *tlb; /* the soft TLB's current table */
     uint64_t stack_tag;              /* the TLB of one entry for the stack */
     uint8_t *stack_host;
@@ -130,7 +144,12 @@ struct bt_frame {
 
 struct bt_segment {
     struct bt_code *codes;
-    bool used; /* holds host code, perhaps of translations that were dropped */
+    bool used;        /* holds host code, perhaps of translations that were dropped */
+    struct bt_place { /* translations that have faults, by address; code: NULL: it was dropped */
+        uint32_t start, end;
+        struct bt_code *code;
+    } * place;
+    unsigned places, places_room;
 };
 
 struct bt_cache {
@@ -170,19 +189,30 @@ struct bt_vcpu {
     enum soft_outcome outcome;
     bool gs;                       /* GS is the base of the soft TLB's current table while translated code runs */
     bool counting;                 /* translations count instructions: run() was given a budget */
+    bool flags_in_host;            /* whoever wants the present block came with the flags in the host's RFLAGS */
     uint8_t *returns;              /* the return stack's memory */
     uint64_t called[BT_MNEMONICS]; /* instructions that are not translated, by ZydisMnemonic: how often executed */
+    struct bt_shadow *shadow;      /* NULL: there was none yet */
+    uint64_t unused[4];
+    /* What makes a linear address of a region the host's where it is mapped, by number; last, right before what faults
+     * if it is touched. See shadow.h for regions that are not mapped. */
+    uint64_t region[BT_REGIONS];
 };
+_Static_assert(offsetof(struct bt_vcpu, region) + sizeof(((struct bt_vcpu *)0)->region) == sizeof(struct bt_vcpu) &&
+                   sizeof(struct bt_vcpu) % 64 == 0,
+               "translated code goes by it");
 
 /* cache.c */
 int bt_cache_init(struct bt_vcpu *vcpu, size_t size);
 void bt_cache_fini(struct bt_vcpu *vcpu);
-/* Takes a finished translation in. */
-void bt_cache_enter(struct bt_vcpu *vcpu, struct bt_code *code);
+/* Takes a finished translation in. false: no memory. */
+bool bt_cache_enter(struct bt_vcpu *vcpu, struct bt_code *code);
 /* Room for a translation in the current segment, recycling the oldest one if need be. */
 void bt_cache_reserve(struct bt_vcpu *vcpu, size_t bytes, size_t cold_bytes);
 void bt_code_drop(struct bt_vcpu *vcpu, struct bt_code *code);
 void bt_code_free_dying(struct bt_vcpu *vcpu);
+/* Where to go on if the host's access at the offset in the code region faulted. 0: that is no such access. */
+uint32_t bt_code_fault(const struct bt_vcpu *vcpu, uint32_t at);
 void bt_cache_flush(struct bt_vcpu *vcpu);
 void bt_link(struct bt_vcpu *vcpu, struct bt_edge *edge, struct bt_code *to);
 void bt_forget_returns(struct bt_vcpu *vcpu);

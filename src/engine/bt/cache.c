@@ -58,6 +58,8 @@ void bt_cache_fini(struct bt_vcpu *vcpu)
 
     bt_cache_flush(vcpu);
     bt_code_free_dying(vcpu);
+    for (unsigned i = 0; i < BT_SEGMENTS; i++)
+        free(cache->segment[i].place);
     if (cache->rw && cache->rw != MAP_FAILED)
         munmap(cache->rw, cache->size);
     if (cache->rx && cache->rx != MAP_FAILED)
@@ -128,12 +130,72 @@ void bt_mend_jump(struct bt_vcpu *vcpu, const struct bt_code *code)
             way[i].entry = bt_host(vcpu, code->entry_m);
 }
 
+/* --- faults ---------------------------------------------------------------------------------------- */
+
+/* The last place at or before the offset. */
+static struct bt_place *find_place(const struct bt_segment *segment, uint32_t at)
+{
+    unsigned low = 0, high = segment->places;
+
+    while (low < high) {
+        const unsigned middle = (low + high) / 2;
+
+        if (segment->place[middle].start <= at)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    return low ? &segment->place[low - 1] : NULL;
+}
+
+uint32_t bt_code_fault(const struct bt_vcpu *vcpu, uint32_t at)
+{
+    const struct bt_segment *segment = &vcpu->cache.segment[MIN(at / vcpu->cache.segment_size, BT_SEGMENTS - 1)];
+    const struct bt_place *place = find_place(segment, at);
+    unsigned n;
+
+    if (!place || !place->code || at >= place->end || at < place->code->fault[0].at)
+        return 0;
+    for (n = 1; n < place->code->faults && place->code->fault[n].at <= at; n++)
+        ;
+    return place->code->fault[n - 1].to;
+}
+
+/* false: no memory. Translations come by address, for a segment is filled that way. */
+static bool enter_place(struct bt_segment *segment, struct bt_code *code)
+{
+    const unsigned room = MAX(2 * segment->places_room, 64);
+    struct bt_place *place = segment->place;
+
+    if (!code->faults)
+        return true;
+    if (segment->places == segment->places_room) {
+        place = realloc(place, room * sizeof(*place));
+        if (!place)
+            return false;
+        segment->place = place;
+        segment->places_room = room;
+    }
+    place[segment->places++] = (struct bt_place){.start = code->start, .end = code->end, .code = code};
+    return true;
+}
+
+static void leave_place(const struct bt_segment *segment, const struct bt_code *code)
+{
+    struct bt_place *place = code->faults ? find_place(segment, code->start) : NULL;
+
+    if (place && place->code == code)
+        place->code = NULL;
+}
+
 /* --- life ---------------------------------------------------------------------------------------- */
 
-void bt_cache_enter(struct bt_vcpu *vcpu, struct bt_code *code)
+bool bt_cache_enter(struct bt_vcpu *vcpu, struct bt_code *code)
 {
     struct bt_cache *cache = &vcpu->cache;
 
+    if (!enter_place(&cache->segment[cache->current], code))
+        return false;
     cache->used = (uint32_t)ALIGN_UP(code->end, 16);
     cache->cold_used = code->cold_end;
     code->segment = (uint8_t)cache->current;
@@ -147,6 +209,7 @@ void bt_cache_enter(struct bt_vcpu *vcpu, struct bt_code *code)
     ghosts_made(&cache->ghosts, code->block->key);
     vcpu->soft.code.bytes -= block_size(code->block);
     vcpu->soft.cpu.counters.blocks_translated++;
+    return true;
 }
 
 /* No way leads into the translation any more but through those who are in it. Its memory is freed between blocks; its
@@ -164,6 +227,7 @@ void bt_code_drop(struct bt_vcpu *vcpu, struct bt_code *code)
     *code->link = code->next;
     if (code->next)
         code->next->link = code->link;
+    leave_place(&vcpu->cache.segment[code->segment], code);
     code->block->translation = NULL;
     code->block->heat = 0; /* it may be translated again */
     vcpu->soft.code.bytes += block_size(code->block);
@@ -195,6 +259,7 @@ static void recycle(struct bt_vcpu *vcpu, unsigned segment)
         ghosts_put_out(&cache->ghosts, cache->segment[segment].codes->block->key);
         bt_code_drop(vcpu, cache->segment[segment].codes);
     }
+    cache->segment[segment].places = 0;
     bt_forget_jumps(vcpu);
     bt_forget_returns(vcpu);
     cache->recycled++;

@@ -165,23 +165,35 @@ void emit_compare_events(struct emit *e)
     emit8(e, 0);
 }
 
+bool emit_has_bmi2(void)
+{
+    return __builtin_cpu_supports("bmi2");
+}
+
 bool emit_has_gs(void)
 {
 #ifdef BT_NO_GS /* to test the other way on any host */
     return false;
 #else
-    return (getauxval(AT_HWCAP2) & HWCAP2_FSGSBASE) && __builtin_cpu_supports("bmi2");
+    return (getauxval(AT_HWCAP2) & HWCAP2_FSGSBASE) && emit_has_bmi2();
 #endif
+}
+
+void emit_rotate(struct emit *e, unsigned to, unsigned from, unsigned count)
+{
+    emit8(e, 0xc4); /* rorx to, from, count */
+    emit8(e, (~to >> 3 & 1) << 7 | 1u << 6 | (~from >> 3 & 1) << 5 | 3);
+    emit8(e, 0xfb);
+    emit8(e, 0xf0);
+    emit8(e, 0xc0 | (to & 7) << 3 | (from & 7));
+    emit8(e, count);
 }
 
 void emit_tlb_slot(struct emit *e)
 {
-    static const uint8_t rorx[] = {0xc4, 0x43, 0xfb, 0xf0, 0xda, 7}; /* rorx S1, S0, 7 */
-
     _Static_assert(sizeof(struct x86_tlb_entry) == 32 && PAGE_SHIFT == 12, "the shift");
-    _Static_assert(H_S0 == 10 && H_S1 == 11, "the registers of RORX");
     if (e->gs) {
-        emit_bytes(e, rorx, sizeof(rorx));
+        emit_rotate(e, H_S1, H_S0, 7);
         emit_rm(e, false, OP_AND, H_S1, H_FRAME, FRAME_NEAR(tlb_mask));
         return;
     }
@@ -196,6 +208,23 @@ void emit_tlb(struct emit *e, unsigned opcode, unsigned reg, size_t member)
     if (e->gs)
         emit8(e, 0x65);
     emit_rm(e, true, opcode, reg, H_S1, (int32_t)member);
+}
+
+void emit_region(struct emit *e, unsigned to, unsigned reg)
+{
+    emit8(e, 0xc4); /* shrx to, reg, FRAME */
+    emit8(e, (~to >> 3 & 1) << 7 | 1u << 6 | (~reg >> 3 & 1) << 5 | 2);
+    emit8(e, 1u << 7 | (~H_FRAME & 15) << 3 | 3);
+    emit8(e, 0xf7);
+    emit8(e, 0xc0 | (to & 7) << 3 | (reg & 7));
+    emit_mem(e, true, OP_MOV, to, &(struct mem_operand){H_FRAME, to, 3, FRAME_VCPU(region)});
+}
+
+void emit_mem(struct emit *e, bool w, unsigned opcode, unsigned reg, const struct mem_operand *m)
+{
+    emit_rex(e, w, reg, m->index == IN_FRAME ? 0 : m->index, m->base, false);
+    emit_opcode(e, opcode);
+    emit_modrm_operand(e, reg, m);
 }
 
 void emit_fetch_slot(struct emit *e)

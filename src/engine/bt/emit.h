@@ -33,13 +33,17 @@ enum host_reg {
 #define H_S0    H_R10
 #define H_S1    H_R11
 #define H_FRAME H_R15
-#define ORIGIN  (offsetof(struct bt_vcpu, soft.cpu) + 8) /* of FRAME in struct bt_vcpu */
+/* Of FRAME in struct bt_vcpu: so that its lowest bits are the count of a shift that makes a linear address a region's
+ * number. */
+#define ORIGIN (offsetof(struct bt_vcpu, soft.cpu) + 10)
+_Static_assert(ORIGIN % 64 == BT_REGION_SHIFT, "struct bt_vcpu begins at a multiple of 64");
 
 /* Where a guest register is: a host register, or IN_FRAME. Those in the frame are the ones that compiled code uses
  * least. RAX to RDI but RSP are themselves, since instructions name them implicitly. */
 #define IN_FRAME 0xff
 extern const uint8_t bt_host_of[16];
 
+bool emit_has_bmi2(void); /* RORX, SHRX */
 /* May GS be the soft TLB's base (and is there RORX)? */
 bool emit_has_gs(void);
 
@@ -136,6 +140,7 @@ void emit_lea_sib(struct emit *e, bool w, unsigned to, unsigned base, unsigned i
 enum { IMM_ADD, IMM_OR, IMM_ADC, IMM_SBB, IMM_AND, IMM_SUB, IMM_XOR, IMM_CMP };
 void emit_imm(struct emit *e, bool w, unsigned n, unsigned reg, int32_t imm);
 void emit_shift(struct emit *e, bool w, unsigned n, unsigned reg, unsigned count); /* n: 4 SHL, 5 SHR, 7 SAR */
+void emit_rotate(struct emit *e, unsigned to, unsigned from, unsigned count); /* 64 bits, to the right; flags stay */
 void emit_mov_imm64(struct emit *e, unsigned reg, uint64_t imm);
 
 /* Jumps: return the offset of the rel32, for emit_patch(). cc: condition code, or CC_ALWAYS, CC_CALL. */
@@ -171,6 +176,11 @@ void emit_tlb_slot(struct emit *e);
 void emit_tlb(struct emit *e, unsigned opcode, unsigned reg, size_t member);
 /* S1 = the soft TLB's entry for fetches at the linear address in S0; flags are lost. */
 void emit_fetch_slot(struct emit *e);
+
+/* to = what makes the linear address in `reg`, of a region that is mapped, the host's. Flags stay. */
+void emit_region(struct emit *e, unsigned to, unsigned reg);
+/* op reg, [m]; w: 64 bits */
+void emit_mem(struct emit *e, bool w, unsigned opcode, unsigned reg, const struct mem_operand *m);
 
 /* op reg, the field of the jump table's entry at offset S1 */
 void emit_jump_table(struct emit *e, unsigned opcode, bool w, unsigned reg, size_t field);

@@ -40,6 +40,10 @@ static const void *jump(struct bt_vcpu *vcpu, struct bt_site *site)
     const struct bt_jump *way = bt_jump_slot(vcpu, rip);
 
     cpu->counters.leaves++;
+    if (unlikely(vcpu->soft.tlb.shadowed && x86_shadow_is_stale(&vcpu->soft.tlb))) {
+        near->target = rip;
+        return bt_host(vcpu, vcpu->thunk.resolve);
+    }
     way += way->key != key;
     if (likely(way->key == key)) {
         cpu->rip = rip & PAGE_MASK;
@@ -240,7 +244,8 @@ static const void *leaf_rdtscp(struct bt_vcpu *vcpu, struct bt_site *site)
     return next(vcpu, site);
 }
 
-/* --- REP STOS, REP MOVS ------------------------------------------------------------------------------------------- */
+/* --- STOS, MOVS, with REP or without
+ * ------------------------------------------------------------------------------------------- */
 
 #define STRING_PIECES 4 /* the semantics do what is longer, and look for events meanwhile */
 
@@ -269,35 +274,53 @@ static void copy(void *to, const void *from, uint64_t count, unsigned size)
         __asm__ volatile("rep movsb" : "+D"(to), "+S"(from), "+c"(count) : : "memory");
 }
 
+/* How many elements: one, without the prefix. */
+static uint64_t elements(const struct x86_cpu *cpu, const struct x86_insn *in)
+{
+    return in->flags & (INSN_REP | INSN_REPNE) ? cpu->gpr[RCX] : 1;
+}
+
+/* false: some are left, for the semantics. */
+static bool done(struct x86_cpu *cpu, const struct x86_insn *in, uint64_t left)
+{
+    if (in->flags & (INSN_REP | INSN_REPNE))
+        cpu->gpr[RCX] = left;
+    return !left;
+}
+
 static const void *leaf_stos(struct bt_vcpu *vcpu, struct bt_site *site)
 {
     struct x86_cpu *cpu = &vcpu->soft.cpu;
-    const unsigned size = site->code->block->insn[site->last].opsize;
+    const struct x86_insn *in = &site->code->block->insn[site->last];
+    uint64_t left = elements(cpu, in);
+    const unsigned size = in->opsize;
 
     if (unlikely(cpu->rflags & FLAG_DF))
         return by_semantics(vcpu, site);
-    for (unsigned i = 0; i < STRING_PIECES && cpu->gpr[RCX]; i++) {
-        const uint64_t run = MIN(cpu->gpr[RCX], room(cpu->gpr[RDI]) / size);
+    for (unsigned i = 0; i < STRING_PIECES && left; i++) {
+        const uint64_t run = MIN(left, room(cpu->gpr[RDI]) / size);
         void *to = run ? x86_tlb_write(cpu, cpu->gpr[RDI], (unsigned)run * size) : NULL;
 
         if (!to)
             break;
         fill(to, cpu->gpr[RAX], run, size);
         cpu->gpr[RDI] += run * size;
-        cpu->gpr[RCX] -= run;
+        left -= run;
     }
-    return cpu->gpr[RCX] ? by_semantics(vcpu, site) : next(vcpu, site);
+    return done(cpu, in, left) ? next(vcpu, site) : by_semantics(vcpu, site);
 }
 
 static const void *leaf_movs(struct bt_vcpu *vcpu, struct bt_site *site)
 {
     struct x86_cpu *cpu = &vcpu->soft.cpu;
-    const unsigned size = site->code->block->insn[site->last].opsize;
+    const struct x86_insn *in = &site->code->block->insn[site->last];
+    uint64_t left = elements(cpu, in);
+    const unsigned size = in->opsize;
 
     if (unlikely(cpu->rflags & FLAG_DF))
         return by_semantics(vcpu, site);
-    for (unsigned i = 0; i < STRING_PIECES && cpu->gpr[RCX]; i++) {
-        const uint64_t run = MIN(cpu->gpr[RCX], MIN(room(cpu->gpr[RSI]), room(cpu->gpr[RDI])) / size);
+    for (unsigned i = 0; i < STRING_PIECES && left; i++) {
+        const uint64_t run = MIN(left, MIN(room(cpu->gpr[RSI]), room(cpu->gpr[RDI])) / size);
         const void *from = run ? x86_tlb_read(cpu, cpu->gpr[RSI], (unsigned)run * size) : NULL;
         void *to = from ? x86_tlb_write(cpu, cpu->gpr[RDI], (unsigned)run * size) : NULL;
 
@@ -306,17 +329,16 @@ static const void *leaf_movs(struct bt_vcpu *vcpu, struct bt_site *site)
         copy(to, from, run, size);
         cpu->gpr[RSI] += run * size;
         cpu->gpr[RDI] += run * size;
-        cpu->gpr[RCX] -= run;
+        left -= run;
     }
-    return cpu->gpr[RCX] ? by_semantics(vcpu, site) : next(vcpu, site);
+    return done(cpu, in, left) ? next(vcpu, site) : by_semantics(vcpu, site);
 }
 
 /* --- which -------------------------------------------------------------------------------------------------------- */
 
-static bool is_plain_repetition(const struct x86_insn *in)
+static bool is_plain_string(const struct x86_insn *in)
 {
-    return (in->flags & (INSN_REP | INSN_REPNE)) && in->shape == SHAPE_NONE && in->addrsize == 8 && in->seg != SEG_FS &&
-           in->seg != SEG_GS;
+    return in->shape == SHAPE_NONE && in->addrsize == 8 && in->seg != SEG_FS && in->seg != SEG_GS;
 }
 
 bt_leaf_fn *bt_leaf_of(const struct x86_insn *in)
@@ -341,11 +363,11 @@ bt_leaf_fn *bt_leaf_of(const struct x86_insn *in)
     case ZYDIS_MNEMONIC_STOSB:
     case ZYDIS_MNEMONIC_STOSD:
     case ZYDIS_MNEMONIC_STOSQ:
-        return is_plain_repetition(in) ? leaf_stos : NULL;
+        return is_plain_string(in) ? leaf_stos : NULL;
     case ZYDIS_MNEMONIC_MOVSB:
     case ZYDIS_MNEMONIC_MOVSD:
     case ZYDIS_MNEMONIC_MOVSQ:
-        return is_plain_repetition(in) ? leaf_movs : NULL;
+        return is_plain_string(in) ? leaf_movs : NULL;
     default:
         return NULL;
     }

@@ -60,6 +60,11 @@ void bt_look_for_loop(struct translation *t)
         return;
     t->loop_jumps = jumps;
     t->loop_kind = bt_entry_kind(t);
+    if (t->shadow) { /* nothing is gained by fewer checks, or by flags that need not be saved before them */
+        t->loop_kind = ENTRY_HOST;
+        t->loop_kind = bt_entry_kind(t);
+        return;
+    }
     t->loop_recipe = at_jump;
     if (jumps > 1)
         t->loop_recipe.kind = RECIPE_NONE;

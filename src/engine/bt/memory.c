@@ -107,8 +107,7 @@ static bool keeps_s0(const struct bt_op *op)
     }
 }
 
-/* By how much it moves RSP, if that is known. */
-static bool stack_move(const struct translation *t, const struct bt_op *op, int64_t *move)
+bool bt_stack_move(const struct translation *t, const struct bt_op *op, int64_t *move)
 {
     const struct x86_insn *in = op->in;
 
@@ -216,7 +215,7 @@ void bt_find_group(const struct translation *t, unsigned first, struct group *g)
         if (!keeps_s0(op))
             return;
         if (leader.base == RSP && leader.index == NO_REG) {
-            if (!stack_move(t, op, &move))
+            if (!bt_stack_move(t, op, &move))
                 return;
             moved += move;
         } else if ((op->gpr_written & registers_of(&leader)) ||
@@ -496,6 +495,8 @@ static struct cold *emit_tlb_check(struct translation *t, const struct group *g,
 
 struct cold *bt_emit_check(struct translation *t, const struct group *g, unsigned site)
 {
+    if (t->shadow)
+        return bt_emit_direct_check(t, g, site);
     bt_settle_flags(t);
     if (is_on_stack(t, &g->leader))
         return emit_stack_check(t, g, site);
@@ -737,6 +738,9 @@ void bt_emit_cold(struct translation *t)
         case COLD_FAR:
             emit_cold_far(t, cold);
             break;
+        case COLD_FAULT:
+            bt_emit_fault(t, cold);
+            break;
         case COLD_JUMP:
             emit_cold_jump(t, cold);
             break;
@@ -749,4 +753,6 @@ void bt_emit_cold(struct translation *t)
             break;
         }
     }
+    for (unsigned i = 0; i < t->code->faults; i++)
+        t->code->fault[i].to = t->cold[t->code->fault[i].to].here;
 }

@@ -176,7 +176,13 @@ static bool converts(const ZydisDecodedInstruction *insn)
     }
 }
 
-/* Two legacy bytes registers AH..BH cannot be named beside a register that needs REX, as S0 and S1 do. */
+bool bt_is_high_byte(const ZydisDecodedOperand *o)
+{
+    return o->type == ZYDIS_OPERAND_TYPE_REGISTER && o->reg.value >= ZYDIS_REGISTER_AH &&
+           o->reg.value <= ZYDIS_REGISTER_BH;
+}
+
+/* The registers AH..BH cannot be named beside one that needs REX, as S0 and S1 do. */
 static bool high_byte_conflict(const struct bt_op *op)
 {
     bool high = false, extended = op->memory;
@@ -187,7 +193,7 @@ static bool high_byte_conflict(const struct bt_op *op)
 
         if (g < 0)
             continue;
-        if (o->reg.value >= ZYDIS_REGISTER_AH && o->reg.value <= ZYDIS_REGISTER_BH)
+        if (bt_is_high_byte(o))
             high = true;
         else if (bt_host_of[g] >= 8 || (o->size == 8 && g >= RSP))
             extended = true;
@@ -248,7 +254,13 @@ static bool is_identity(struct bt_op *op)
         op->align = x86_vector_alignment(insn, op->mem_size);
     if (insn->mnemonic == ZYDIS_MNEMONIC_CMPXCHG16B)
         op->align = 15;
-    return op->displaced <= (op->memory ? 1 : 2) && !high_byte_conflict(op);
+    if (high_byte_conflict(op)) { /* beside memory S1's low byte stands for it: rewrite.c */
+        op->high_byte = op->memory && emit_has_bmi2();
+        op->displaced += op->high_byte;
+        if (!op->high_byte)
+            return false;
+    }
+    return op->displaced <= (op->memory ? 1 : 2);
 }
 
 /* Near and of the mode's own size? */

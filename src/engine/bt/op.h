@@ -49,12 +49,14 @@ struct bt_op {
     bool mem_maybe;                     /* may leave it alone, all or in part (masks) */
     uint8_t mem_size;                   /* bytes */
     uint8_t align;                      /* mask that the linear address must have clear */
-    uint8_t displaced;                  /* explicit register operands that live in the frame */
+    uint8_t displaced;                  /* explicit register operands that live in the frame, or: */
+    bool high_byte;                     /* the only one is AH..BH, and cannot be named as that */
     uint16_t gpr_written;               /* bit g: explicit or implicit */
 };
 
 void bt_op_analyse(struct bt_op *op, const struct x86_insn *in, enum x86_mode mode, const uint8_t *bytes);
 
+bool bt_is_high_byte(const ZydisDecodedOperand *operand); /* AH..BH */
 /* The general-purpose register (0..15) an operand names, or -1. */
 int bt_operand_gpr(const ZydisDecodedOperand *operand);
 

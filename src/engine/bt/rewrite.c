@@ -18,7 +18,7 @@ static unsigned host_register(const ZydisDecodedOperand *o, const uint8_t *scrat
 
     if (g < 0)
         return (unsigned)ZydisRegisterGetId(o->reg.value) & 15;
-    if (o->reg.value >= ZYDIS_REGISTER_AH && o->reg.value <= ZYDIS_REGISTER_BH)
+    if (bt_is_high_byte(o) && !scratch[i])
         return (unsigned)g + 4; /* encoded as AH..BH: no REX */
     return scratch[i] ? scratch[i] : bt_host_of[g];
 }
@@ -37,8 +37,7 @@ static struct fields find_fields(const struct bt_op *op, const uint8_t *scratch)
         if (o->type != ZYDIS_OPERAND_TYPE_REGISTER)
             continue;
         host = host_register(o, scratch, i);
-        if (bt_operand_gpr(o) >= 0 && o->size == 8 && host >= 4 && host < 8 &&
-            !(o->reg.value >= ZYDIS_REGISTER_AH && o->reg.value <= ZYDIS_REGISTER_BH))
+        if (bt_operand_gpr(o) >= 0 && o->size == 8 && host >= 4 && host < 8 && !bt_is_high_byte(o))
             f.force_rex = true; /* SPL..DIL */
         switch (o->encoding) {
         case ZYDIS_OPERAND_ENCODING_MODRM_REG:
@@ -186,6 +185,26 @@ static bool whole_write(const struct bt_op *op, const ZydisDecodedOperand *o)
     }
 }
 
+/* AH..BH of the register are the low byte of S1, for the instruction. Flags stay. */
+static void emit_high_byte(struct emit *e, const struct bt_op *op, const struct mem_operand *m)
+{
+    const ZydisDecodedInstruction *insn = &op->z.insn;
+    uint8_t scratch[ZYDIS_MAX_OPERAND_COUNT] = {0};
+    unsigned i = 0, host;
+
+    while (i + 1 < insn->operand_count_visible && !bt_is_high_byte(&op->z.op[i]))
+        i++;
+    host = bt_host_of[bt_operand_gpr(&op->z.op[i])];
+    scratch[i] = H_S1;
+    emit_rotate(e, H_S1, host, 8);
+    emit_instruction(e, op, scratch, m);
+    if (!(op->z.op[i].actions & ZYDIS_OPERAND_ACTION_MASK_WRITE))
+        return;
+    emit_rotate(e, host, host, 8);
+    emit_rr(e, false, 0x8a, host, H_S1); /* mov byte */
+    emit_rotate(e, host, host, 56);
+}
+
 void bt_emit_identity(struct emit *e, const struct bt_op *op, const struct mem_operand *m)
 {
     const ZydisDecodedInstruction *insn = &op->z.insn;
@@ -193,6 +212,10 @@ void bt_emit_identity(struct emit *e, const struct bt_op *op, const struct mem_o
     uint8_t scratch_of[16] = {0};
     unsigned next = H_S1;
 
+    if (op->high_byte) {
+        emit_high_byte(e, op, m);
+        return;
+    }
     for (unsigned i = 0; i < insn->operand_count_visible; i++) {
         int g = bt_operand_gpr(&op->z.op[i]);
 

@@ -2,7 +2,7 @@
  * engine/bt/run.c: between translations: finds and makes them, and what they
  * call the monitor for.
  */
-#include "engine/bt/bt_internal.h"
+#include "engine/bt/shadow.h"
 
 #include <string.h>
 
@@ -31,6 +31,7 @@ static void come_out(struct bt_vcpu *vcpu, uint64_t rip)
 
     cpu->rip = rip & address_mask(cpu);
     flags_set(cpu, bt_near(vcpu)->flags);
+    vcpu->flags_in_host = false;
     if (vcpu->counting)
         cpu->counters.instructions = vcpu->end - (uint64_t)vcpu->frame.budget;
 }
@@ -118,6 +119,10 @@ static struct bt_code *find(struct bt_vcpu *vcpu)
 
     if (soft_attention(soft) || cpu->halted || cpu->shutdown || soft->restart || soft->code.dropped)
         return NULL;
+    if (unlikely(soft->vm->shadow_soon))
+        bt_shadow_consider(vcpu);
+    if (soft->tlb.shadowed && x86_shadow_is_stale(&soft->tlb))
+        bt_shadow_refresh(vcpu);
     block = code_find(soft, &rc);
     if (!block || soft_stepping(soft, block) || !can_translate(cpu))
         return NULL;
@@ -179,12 +184,14 @@ const void *bt_on_link(struct bt_vcpu *vcpu, struct bt_edge *edge, uint64_t page
 
     vcpu->soft.cpu.counters.links++;
     come_out(vcpu, edge->cross ? page + offset : vcpu->soft.cpu.rip + (uint64_t)edge->target);
+    vcpu->flags_in_host = edge->flags_h && !edge->flags_m;
     if (edge->shadow && soft_attention(&vcpu->soft))
         vcpu->soft.cpu.int_shadow = SHADOW_STI;
     code = find(vcpu);
     if (!code)
         return leave(vcpu, SOFT_GO_ON);
     if (vcpu->cache.recycled == recycled && !from->dropped && !edge->to &&
+        block_shadowed(from->block) == block_shadowed(code->block) &&
         (edge->cross || ((block_gpa(from->block) ^ block_gpa(code->block)) & PAGE_MASK) == 0))
         bt_link(vcpu, edge, code);
     go_in(vcpu, code->page_offset);
@@ -248,6 +255,21 @@ static bool split(struct bt_vcpu *vcpu, struct bt_site *site)
     return true;
 }
 
+/* The host let an access of translated code fault, and its instruction was executed. Code whose memory cannot be
+ * mapped, or not for that, is better off with checks. */
+static bool took_fault(struct bt_vcpu *vcpu, struct bt_site *site, enum x86_rc rc)
+{
+    struct block *block = site->code->block;
+    const bool mapped = bt_shadow_map(vcpu, rc == X86_NEXT || rc == X86_JUMP);
+
+    if (mapped || block->checked || ++site->taken < BT_SPLIT)
+        return false;
+    block->checked = true;
+    bt_code_drop(vcpu, site->code);
+    block->heat = BT_HEAT - 1;
+    return true;
+}
+
 const void *bt_on_callout(struct bt_vcpu *vcpu, struct bt_site *site)
 {
     struct x86_cpu *cpu = &vcpu->soft.cpu;
@@ -256,6 +278,7 @@ const void *bt_on_callout(struct bt_vcpu *vcpu, struct bt_site *site)
     const uint64_t context = vcpu->soft.tlb.context;
     const struct x86_insn *in = NULL;
     enum x86_rc rc = X86_NEXT;
+    bool again = false;
     unsigned i;
 
     bt_count_callout(vcpu, site);
@@ -273,6 +296,8 @@ const void *bt_on_callout(struct bt_vcpu *vcpu, struct bt_site *site)
             break;
     }
     cpu->counters.instructions += rc == X86_JUMP;
+    if (unlikely(bt_shadow_faulted(vcpu)))
+        again = took_fault(vcpu, site, rc);
     if (rc == X86_JUMP) {
         split(vcpu, site);
         return branched(vcpu, in);
@@ -292,7 +317,7 @@ const void *bt_on_callout(struct bt_vcpu *vcpu, struct bt_site *site)
         return resolve(vcpu);
     if (vectors_allowed(cpu) < code->vectors) /* LDMXCSR, FXRSTOR: exceptions are not masked any more */
         return leave(vcpu, SOFT_GO_ON);
-    if (split(vcpu, site))
+    if (again || split(vcpu, site))
         return resolve(vcpu);
     if (!site->end)
         cpu->counters.instructions += count - 1 - site->last; /* the rest is counted as it was at the block's begin */
@@ -358,10 +383,15 @@ enum soft_outcome bt_run_block(struct soft_vcpu *soft, struct block *block, stru
         return soft_run_block(soft, block, exit, end);
     }
     soft->cpu.counters.translated_runs++;
+    if (soft->tlb.shadowed && x86_shadow_is_stale(&soft->tlb))
+        bt_shadow_refresh(vcpu);
     bt_set_table(vcpu); /* by this thread */
     go_in(vcpu, code->page_offset);
     vcpu->frame.next = (uint64_t)bt_host(vcpu, code->entry_m);
     vcpu->outcome = SOFT_GO_ON;
+    bt_shadow_enter(vcpu);
     ((enter_fn *)bt_host(vcpu, vcpu->thunk.enter))(vcpu);
+    bt_shadow_leave();
+    bt_shadow_consider(vcpu);
     return vcpu->outcome;
 }

@@ -38,7 +38,7 @@ static struct cold *emit_supervisor(struct translation *t, unsigned i)
     return cold;
 }
 
-void bt_emit_pushf(struct translation *t, int32_t disp)
+void bt_emit_pushf(struct translation *t, const struct mem_operand *m)
 {
     struct emit *e = &t->e;
     const bool w = t->mode == MODE_LONG64;
@@ -53,7 +53,7 @@ void bt_emit_pushf(struct translation *t, int32_t disp)
     no_overflow = emit_jump(e, CC_E);
     emit_imm(e, false, IMM_OR, H_S1, FLAG_OF);
     emit_patch(e, no_overflow, emit_here(e));
-    emit_rm(e, w, OP_MOV_STORE, H_S1, H_S0, disp);
+    emit_mem(e, w, OP_MOV_STORE, H_S1, m);
     emit_lea(e, w, H_GSP, H_GSP, w ? -8 : -4);
 }
 

@@ -86,6 +86,7 @@ static const struct {
     NEAR(stack_host),
     NEAR(fits),
     NEAR(tlb_mask),
+    {FRAME_VCPU(region), sizeof(((struct bt_vcpu *)0)->region), "region"},
 #undef NEAR
 #undef FIELD
 };
@@ -189,6 +190,9 @@ static void title(const struct translation *t, const struct mark *mark, char *te
         break;
     case COLD_STACK:
         snprintf(text, size, "(the stack is in another page)");
+        break;
+    case COLD_FAULT:
+        snprintf(text, size, "(if instruction %u faults on the host)", t->code->site[cold->index].first + 1);
         break;
     case COLD_EDGE:
     case COLD_FAR:

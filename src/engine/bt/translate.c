@@ -31,7 +31,7 @@ void bt_settle_flags(struct translation *t)
     t->flags_h = false;
 }
 
-static void flags_before(struct translation *t, const struct bt_op *op)
+void bt_flags_before(struct translation *t, const struct bt_op *op)
 {
     if (op->flags_read || (op->flags_written && !bt_overwrites_flags(op)))
         bt_want_flags_h(t);
@@ -118,25 +118,25 @@ static unsigned source(struct translation *t, int g)
     return H_S1;
 }
 
-static void emit_push(struct translation *t, const struct bt_op *op, int32_t disp)
+static void emit_push(struct translation *t, const struct bt_op *op, const struct mem_operand *m)
 {
     const ZydisDecodedOperand *o = &op->z.op[0];
 
     if (o->type == ZYDIS_OPERAND_TYPE_IMMEDIATE) {
-        emit_rm(&t->e, bt_is_wide(t), 0xc7, 0, H_S0, disp);
+        emit_mem(&t->e, bt_is_wide(t), 0xc7, 0, m);
         emit32(&t->e, (uint32_t)o->imm.value.u);
     } else {
-        emit_rm(&t->e, bt_is_wide(t), OP_MOV_STORE, source(t, bt_operand_gpr(o)), H_S0, disp);
+        emit_mem(&t->e, bt_is_wide(t), OP_MOV_STORE, source(t, bt_operand_gpr(o)), m);
     }
     emit_lea(&t->e, bt_is_wide(t), H_GSP, H_GSP, -(int32_t)bt_word(t));
 }
 
-static void emit_pop(struct translation *t, const struct bt_op *op, int32_t disp)
+static void emit_pop(struct translation *t, const struct bt_op *op, const struct mem_operand *m)
 {
     int g = bt_operand_gpr(&op->z.op[0]);
     unsigned to = bt_host_of[g] == IN_FRAME ? H_S1 : bt_host_of[g];
 
-    emit_rm(&t->e, bt_is_wide(t), OP_MOV, to, H_S0, disp);
+    emit_mem(&t->e, bt_is_wide(t), OP_MOV, to, m);
     if (g == RSP)
         return;
     if (to == H_S1)
@@ -144,10 +144,11 @@ static void emit_pop(struct translation *t, const struct bt_op *op, int32_t disp
     emit_lea(&t->e, bt_is_wide(t), H_GSP, H_GSP, (int32_t)bt_word(t));
 }
 
-static void emit_leave(struct translation *t, int32_t disp)
+static void emit_leave(struct translation *t, const struct mem_operand *m)
 {
-    emit_lea(&t->e, bt_is_wide(t), H_GSP, H_RBP, (int32_t)bt_word(t));
-    emit_rm(&t->e, bt_is_wide(t), OP_MOV, H_RBP, H_S0, disp);
+    emit_lea(&t->e, bt_is_wide(t), H_S1, H_RBP, (int32_t)bt_word(t));
+    emit_mem(&t->e, bt_is_wide(t), OP_MOV, H_RBP, m);
+    emit_mov(&t->e, H_GSP, H_S1);
 }
 
 static void emit_lea_op(struct translation *t, unsigned i)
@@ -236,7 +237,7 @@ static void emit_bit(struct translation *t, unsigned i)
     group.low = 0;
     bt_new_site(t, i, i, &index);
     cold = bt_emit_check(t, &group, index);
-    flags_before(t, op);
+    bt_flags_before(t, op);
     emit_load(e, H_S1, H_FRAME, FRAME_NEAR(slot));
     if (op->in->flags & INSN_LOCK)
         emit8(e, 0xf0);
@@ -296,18 +297,15 @@ static void emit_divide(struct translation *t, unsigned i)
         load->after = cold->after;
 }
 
-/* An instruction whose access, if it has one, has been checked: it is at m, or, for the stack and for what ends a
- * block, at [S0 + disp]. */
-static void emit_at(struct translation *t, unsigned i, const struct mem_operand *m)
+void bt_emit_at(struct translation *t, unsigned i, const struct mem_operand *m)
 {
-    const int32_t disp = m->disp;
     const struct bt_op *op = &t->op[i];
 
     t->at = i;
     bt_mark(t, i);
     switch (op->kind) {
     case OP_IDENTITY:
-        flags_before(t, op);
+        bt_flags_before(t, op);
         bt_emit_identity(&t->e, op, m);
         flags_after(t, op);
         break;
@@ -315,26 +313,26 @@ static void emit_at(struct translation *t, unsigned i, const struct mem_operand 
         emit_lea_op(t, i);
         break;
     case OP_PUSH:
-        emit_push(t, op, disp);
+        emit_push(t, op, m);
         break;
     case OP_PUSHF:
-        bt_emit_pushf(t, disp);
+        bt_emit_pushf(t, m);
         break;
     case OP_POP:
-        emit_pop(t, op, disp);
+        emit_pop(t, op, m);
         break;
     case OP_LEAVE:
-        emit_leave(t, disp);
+        emit_leave(t, m);
         break;
     case OP_CALL:
         bt_want_flags_m(t);
         t->flags_h = false;
-        bt_emit_call(t, i, disp);
+        bt_emit_call(t, i, m);
         break;
     case OP_RET:
         bt_want_flags_m(t);
         t->flags_h = false;
-        bt_emit_ret(t, i, disp);
+        bt_emit_ret(t, i, m);
         break;
     default:
         break;
@@ -344,7 +342,7 @@ static void emit_at(struct translation *t, unsigned i, const struct mem_operand 
 
 static void emit_one(struct translation *t, unsigned i, int32_t disp)
 {
-    emit_at(t, i, &(struct mem_operand){.base = H_S0, .index = IN_FRAME, .disp = disp});
+    bt_emit_at(t, i, &(struct mem_operand){.base = H_S0, .index = IN_FRAME, .disp = disp});
 }
 
 static bool ends_block(const struct bt_op *op)
@@ -371,7 +369,7 @@ static unsigned emit_unchecked(struct translation *t, const struct group *group,
 
     for (unsigned i = group->first; i <= group->last; i++) {
         m.disp = base + group->delta[i - group->first];
-        emit_at(t, i, &m);
+        bt_emit_at(t, i, &m);
     }
     return group->last + 1;
 }
@@ -387,6 +385,8 @@ static unsigned emit_group(struct translation *t, unsigned first)
     unsigned index;
 
     bt_find_group(t, first, &group);
+    if (t->shadow)
+        return bt_emit_direct(t, &group);
     if (bt_emit_unchecked(t, &group, &m))
         return emit_unchecked(t, &group, m);
     site = bt_new_site(t, first, group.last, &index);
@@ -529,6 +529,12 @@ unsigned bt_emit_op(struct translation *t, unsigned i)
 
 /* --- the block ------------------------------------------------------------------------------------ */
 
+/* Has it an access that keeps the flags, if the host checks it? */
+static bool is_direct(const struct bt_op *op)
+{
+    return bt_is_access(op) && op->kind != OP_CALL && op->kind != OP_RET && op->kind != OP_PUSHF;
+}
+
 /* What comes first: something that overwrites the flags, something that needs them in the frame, or a use of those in
  * the host's RFLAGS? */
 enum entry_kind bt_entry_kind(const struct translation *t)
@@ -536,6 +542,8 @@ enum entry_kind bt_entry_kind(const struct translation *t)
     for (unsigned i = 0; i < t->count; i++) {
         const struct bt_op *op = &t->op[i];
 
+        if (t->shadow && is_direct(op)) /* only a fault would want them: where they come from they may stay */
+            return op->flags_read || t->loop_kind != ENTRY_NONE || t->vcpu->flags_in_host ? ENTRY_HOST : ENTRY_FRAME;
         if (bt_is_access(op) || op->kind == OP_CALLOUT || op->kind == OP_CALLOUT_END ||
             (op->kind >= OP_PUSHF && op->kind <= OP_DIVIDE) || op->kind == OP_JMP_INDIRECT ||
             op->kind == OP_CALL_INDIRECT)
@@ -696,7 +704,7 @@ static struct bt_code *new_code(struct block *block, const struct bt_op *op, uns
 {
     size_t head = ALIGN_UP(sizeof(struct bt_code) + (count + 1) * sizeof(uint16_t), 8);
     const struct bt_op *last = &op[count - 1];
-    unsigned offset = 0, edges = goes_on_behind(last) || last->kind == OP_JCC, sites = 0, copies = 1;
+    unsigned offset = 0, edges = goes_on_behind(last) || last->kind == OP_JCC, sites = 0, copies = 1, faults;
     struct bt_code *code;
 
     for (unsigned i = 0; i < count; i++) {
@@ -708,7 +716,9 @@ static struct bt_code *new_code(struct block *block, const struct bt_op *op, uns
     }
     edges = MAX(edges * copies, 1);
     sites = MAX(sites * copies * (block->split ? 2 : 1), 1);
-    code = calloc(1, head + edges * sizeof(struct bt_edge) + sites * sizeof(struct bt_site));
+    faults = block_shadowed(block) && !block->checked ? sites : 0;
+    code = calloc(1, head + edges * sizeof(struct bt_edge) + sites * sizeof(struct bt_site) +
+                         faults * sizeof(struct bt_fault));
     if (!code)
         return NULL;
     offset = (unsigned)(block_gpa(block) & ~PAGE_MASK);
@@ -718,6 +728,8 @@ static struct bt_code *new_code(struct block *block, const struct bt_op *op, uns
     code->site = (struct bt_site *)(code->edge + edges);
     code->max_edges = (uint16_t)edges;
     code->max_sites = (uint16_t)sites;
+    code->fault = (struct bt_fault *)(code->site + sites);
+    code->max_faults = (uint16_t)faults;
     for (unsigned i = 0; i < count; i++) {
         code->offset[i] = (uint16_t)offset;
         offset += op[i].in->length;
@@ -770,7 +782,8 @@ struct bt_code *bt_translate(struct bt_vcpu *vcpu, struct block *block, const ui
                             .cold = cold,
                             .count = block->count,
                             .mode = block_mode(block),
-                            .segmented = block_segmented(block)};
+                            .segmented = block_segmented(block),
+                            .shadow = block_shadowed(block) && !block->checked};
     const uint64_t begin = counter_ns();
     const uint8_t *at = block_bytes(block);
 
@@ -799,7 +812,10 @@ struct bt_code *bt_translate(struct bt_vcpu *vcpu, struct block *block, const ui
         block->split = NEVER_SPLIT;
         return bt_translate(vcpu, block, page);
     }
-    bt_cache_enter(vcpu, t.code);
+    if (!bt_cache_enter(vcpu, t.code)) {
+        free(t.code);
+        return NULL;
+    }
     bt_perf_map_code(vcpu, t.code);
     vcpu->soft.cpu.counters.translate_ns += counter_ns() - begin;
     return t.code;

@@ -61,7 +61,8 @@ struct cold {
         COLD_CROSSING,
         COLD_JUMP,
         COLD_STALE,
-        COLD_FAR
+        COLD_FAR,
+        COLD_FAULT
     } kind;
     uint32_t patch[6]; /* jumps that lead here */
     unsigned patches;
@@ -74,6 +75,7 @@ struct cold {
     bool split;
     uint32_t last;
     struct flags_place begin, rejoin;
+    /* COLD_FAULT: begin: where the flags are as it faults; after: 0 if what is executed jumps */
     unsigned index;       /* of the site, the edge, or (COLD_WINDOW) the cold site */
     uint32_t here;        /* where it was emitted */
     struct group group;   /* COLD_WINDOW: what is to be checked in full */
@@ -92,6 +94,7 @@ struct translation {
     enum x86_mode mode;
     unsigned place;        /* code_place() */
     unsigned segmented;    /* of struct x86_cpu, when this runs */
+    bool shadow;           /* the guest's pages are mapped at the host: direct.c */
     bool flags_h, flags_m; /* where the guest's status flags are; neither: they are dead, or `recipe` tells */
     struct recipe recipe;
     unsigned at;   /* the instruction that is being translated */
@@ -144,19 +147,24 @@ void bt_want_flags_h(struct translation *t);
 /* Before a check, which loses them: leaves them in the frame, or recoverable. */
 void bt_settle_flags(struct translation *t);
 
+/* An instruction wants them in the host's RFLAGS, if it reads them, or leaves some as they are. */
+void bt_flags_before(struct translation *t, const struct bt_op *op);
+
 /* translate.c */
+/* An instruction whose access, if it has one, has been checked: it is at m. */
+void bt_emit_at(struct translation *t, unsigned i, const struct mem_operand *m);
 enum entry_kind bt_entry_kind(const struct translation *t);
 /* Translates the instruction i, and others it is grouped with. Returns the next one's number. */
 unsigned bt_emit_op(struct translation *t, unsigned i);
 
-/* branch.c. disp: the access is at [S0 + disp] and has been checked; flags in the frame. */
+/* branch.c. m: where the access is, which has been checked; flags in the frame. */
 void bt_emit_edge(struct translation *t, unsigned cc, int64_t target, unsigned from);
 void bt_emit_page_of(struct translation *t, const struct bt_edge *edge);
 void bt_emit_event_check(struct translation *t, struct cold *stub);
 void bt_emit_jmp(struct translation *t, unsigned i);
 void bt_emit_jcc(struct translation *t, unsigned i);
-void bt_emit_call(struct translation *t, unsigned i, int32_t disp);
-void bt_emit_ret(struct translation *t, unsigned i, int32_t disp);
+void bt_emit_call(struct translation *t, unsigned i, const struct mem_operand *m);
+void bt_emit_ret(struct translation *t, unsigned i, const struct mem_operand *m);
 void bt_emit_jmp_indirect(struct translation *t, unsigned i);
 void bt_emit_call_indirect(struct translation *t, unsigned i);
 
@@ -221,6 +229,14 @@ void bt_emit_split(struct translation *t, const struct cold *cold);
 /* A check through the soft TLB; the access is that of instruction i, and what does not pass goes to the site. */
 struct cold *bt_emit_single_check(struct translation *t, unsigned i, unsigned site);
 
+/* By how much the instruction moves RSP, if that is known. */
+bool bt_stack_move(const struct translation *t, const struct bt_op *op, int64_t *move);
+
+/* direct.c: bt_emit_check() and a group's instructions where the host's own page tables check. */
+struct cold *bt_emit_direct_check(struct translation *t, const struct group *group, unsigned site);
+unsigned bt_emit_direct(struct translation *t, const struct group *group); /* the next instruction's number */
+void bt_emit_fault(struct translation *t, const struct cold *cold);
+
 void bt_emit_empty_windows(struct translation *t);
 void bt_find_windows(struct translation *t); /* which accesses of the loop have one */
 /* Does all of the group lie, aligned as it must be, in the page that S0 is to be an offset in? Else a cold jump. */
@@ -254,7 +270,7 @@ bool bt_find_limit(struct translation *t);
 void bt_emit_limit(struct translation *t, unsigned i); /* between the rounds' instructions, where limit.at says */
 
 /* system.c: privileged work that stays in translated code. */
-void bt_emit_pushf(struct translation *t, int32_t disp); /* to [S0 + disp] */
+void bt_emit_pushf(struct translation *t, const struct mem_operand *m);
 void bt_emit_cli(struct translation *t, unsigned i);
 void bt_emit_sti(struct translation *t, unsigned i, bool same_page);
 void bt_emit_swapgs(struct translation *t, unsigned i);

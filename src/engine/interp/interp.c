@@ -13,7 +13,7 @@ static int vm_create(struct engine_vm **vm, const struct engine_config *config, 
 
 static int vcpu_create(struct engine_vcpu **vcpu, struct engine_vm *vm, unsigned id, struct error *err)
 {
-    return soft_op_vcpu_create(vcpu, sizeof(struct soft_vcpu), "interp", vm, id, err);
+    return soft_op_vcpu_create(vcpu, ALIGN_UP(sizeof(struct soft_vcpu), 64), 0, "interp", vm, id, err);
 }
 
 static void run(struct engine_vcpu *vcpu, struct exit *exit, uint64_t budget)

@@ -170,7 +170,7 @@ static struct code_page *watch_page(struct soft_vcpu *vcpu, gpa_t gpa)
     if (vcpu->vm->share.on)
         soft_share_hold(vcpu, gpa);
     else
-        x86_tlb_protect_gpa(&vcpu->cpu, gpa);
+        soft_protect(vcpu, gpa);
     return page;
 }
 
@@ -631,7 +631,8 @@ struct block *code_find(struct soft_vcpu *vcpu, enum x86_rc *rc)
     e = fetch_entry(vcpu, lin, rc);
     if (unlikely(!e))
         return NULL;
-    key = block_key(x86_tlb_gpa(cpu->tlb->table, e) | (lin & ~PAGE_MASK), cpu->mode, cpu->segmented);
+    key =
+        block_key(x86_tlb_gpa(cpu->tlb->table, e) | (lin & ~PAGE_MASK), cpu->mode, cpu->segmented, cpu->tlb->shadowed);
     ref = code->jump[jump_slot(key)];
     if (likely(refers_to(ref, key) && !block_of(ref)->crosses))
         return block_of(ref);

@@ -26,6 +26,7 @@ struct block {
     uint32_t split; /* the engine's own: groups of accesses, by their first instruction, that often lie in two pages */
     uint8_t count;
     bool crosses;
+    bool checked;                /* the engine's own: its accesses are better checked, though it goes by a shadow */
     bool dropped;                /* its code was overwritten: to be left after the present instruction */
     struct text *text;           /* where they are, if shared with other vCPUs */
     const struct x86_insn *insn; /* and then the bytes that they were decoded from */
@@ -63,11 +64,12 @@ struct code_cache {
     _Atomic uint16_t watched[1 << CODE_WATCH_BITS]; /* how many pages of that number, modulo: for other threads */
 };
 
-#define BLOCK_KEY_SHIFT 7
+#define BLOCK_KEY_SHIFT 8
 
-static inline uint64_t block_key(gpa_t gpa, enum x86_mode mode, unsigned segmented)
+/* shadowed: it goes by the soft TLB's shadow. */
+static inline uint64_t block_key(gpa_t gpa, enum x86_mode mode, unsigned segmented, bool shadowed)
 {
-    return gpa << BLOCK_KEY_SHIFT | segmented << 3 | mode;
+    return gpa << BLOCK_KEY_SHIFT | (unsigned)shadowed << 7 | segmented << 3 | mode;
 }
 
 static inline size_t block_size(const struct block *block)
@@ -95,6 +97,11 @@ static inline enum x86_mode block_mode(const struct block *block)
 static inline unsigned block_segmented(const struct block *block)
 {
     return block->key >> 3 & 15;
+}
+
+static inline bool block_shadowed(const struct block *block)
+{
+    return block->key >> 7 & 1;
 }
 
 /* The block at CS:RIP. NULL with X86_FAULT: cpu.exc is raised; with X86_EXIT: code is not in memory. */

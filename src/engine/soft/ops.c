@@ -49,20 +49,25 @@ void soft_op_signal(struct engine_vm *vm, const struct x86_apic_message *message
     soft_signal(&vm->soft, message);
 }
 
-int soft_op_vcpu_create(struct engine_vcpu **vcpu, size_t size, const char *name, struct engine_vm *vm, unsigned id,
-                        struct error *err)
+int soft_op_vcpu_create(struct engine_vcpu **vcpu, size_t size, size_t fenced, const char *name, struct engine_vm *vm,
+                        unsigned id, struct error *err)
 {
+    struct soft_place place = {.fenced = fenced};
     struct soft_vcpu *new;
-    char *memory;
 
     if (id >= vm->soft.cpus)
         return error_set(err, -EINVAL, "%s: processor %u of %u", name, id, vm->soft.cpus);
-    memory = calloc(1, size + 64); /* most of it, for the soft TLB, is never touched */
-    if (!memory)
+    place.begin = calloc(1, size + PAGE_SIZE + fenced); /* most of it, for the soft TLB, is never touched */
+    if (!place.begin)
         return error_set(err, -ENOMEM, "%s: no memory for processor %u", name, id);
-    new = (struct soft_vcpu *)ALIGN_UP((uintptr_t)memory, 64);
+    place.fence = (void *)ALIGN_UP((uintptr_t)place.begin + size, PAGE_SIZE);
+    if (fenced && mprotect(place.fence, fenced, PROT_NONE)) {
+        free(place.begin);
+        return error_set(err, -ENOMEM, "%s: no memory for processor %u", name, id);
+    }
+    new = (struct soft_vcpu *)((char *)place.fence - size);
     madvise((void *)ALIGN_UP((uintptr_t) new, PAGE_SIZE), (size - PAGE_SIZE) & PAGE_MASK, MADV_NOHUGEPAGE);
-    new->memory = memory;
+    new->place = place;
     soft_vcpu_init(new, &vm->soft, id);
     *vcpu = (struct engine_vcpu *)new;
     return 0;
@@ -70,7 +75,11 @@ int soft_op_vcpu_create(struct engine_vcpu **vcpu, size_t size, const char *name
 
 void soft_op_vcpu_free(struct engine_vcpu *vcpu)
 {
-    free(soft(vcpu)->memory);
+    const struct soft_place place = soft(vcpu)->place;
+
+    if (place.fenced)
+        mprotect(place.fence, place.fenced, PROT_READ | PROT_WRITE);
+    free(place.begin);
 }
 
 void soft_op_vcpu_destroy(struct engine_vcpu *vcpu)

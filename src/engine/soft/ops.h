@@ -17,9 +17,10 @@ int soft_op_vm_create(struct engine_vm **vm, const char *name, const struct engi
                       const struct soft_hooks *hooks, struct error *err);
 void soft_op_vm_destroy(struct engine_vm *vm);
 void soft_op_signal(struct engine_vm *vm, const struct x86_apic_message *message);
-/* size: bytes of the engine's struct. -ENOMEM, -EINVAL: no such processor. */
-int soft_op_vcpu_create(struct engine_vcpu **vcpu, size_t size, const char *name, struct engine_vm *vm, unsigned id,
-                        struct error *err);
+/* size: bytes of the engine's struct, a multiple of 64; it ends where so many bytes of address space begin that any
+ * access to faults. -ENOMEM, -EINVAL: no such processor. */
+int soft_op_vcpu_create(struct engine_vcpu **vcpu, size_t size, size_t fenced, const char *name, struct engine_vm *vm,
+                        unsigned id, struct error *err);
 void soft_op_vcpu_free(struct engine_vcpu *vcpu);    /* after soft_vcpu_fini() */
 void soft_op_vcpu_destroy(struct engine_vcpu *vcpu); /* both */
 void soft_op_kick(struct engine_vcpu *vcpu);

@@ -102,7 +102,7 @@ static void give_up(struct soft_vcpu *vcpu, gpa_t gpa)
 {
     struct soft_page *page = find(vcpu->vm, gpa);
 
-    x86_tlb_protect_gpa(&vcpu->cpu, gpa);
+    soft_protect(vcpu, gpa);
     if (page)
         atomic_fetch_and(&page->writers, ~bit_of(vcpu));
 }
@@ -113,7 +113,7 @@ static void give_up_pages(struct soft_vcpu *vcpu)
 
     lock_take(&requests->lock);
     if (requests->count > SHARE_REQUESTS)
-        x86_tlb_protect_all(&vcpu->cpu); /* `writers` may keep bits: then we are asked in vain one day */
+        soft_protect_all(vcpu); /* `writers` may keep bits: then we are asked in vain one day */
     for (unsigned i = 0; i < MIN(requests->count, SHARE_REQUESTS); i++)
         give_up(vcpu, requests->page[i]);
     requests->count = 0;
@@ -200,7 +200,7 @@ void soft_share_hold(struct soft_vcpu *vcpu, gpa_t gpa)
     atomic_fetch_or(&page->holders, bit_of(vcpu));
     lock_drop(&vm->share.lock);
     if (atomic_fetch_and(&page->writers, ~bit_of(vcpu)) & bit_of(vcpu))
-        x86_tlb_protect_gpa(&vcpu->cpu, gpa);
+        soft_protect(vcpu, gpa);
     writers = atomic_load(&page->writers);
     for (unsigned i = 0; i < vm->cpus; i++)
         if ((writers & BIT(i)) && vm->vcpu[i])

@@ -311,6 +311,20 @@ void soft_set_state(struct soft_vcpu *vcpu, const struct x86_cpu *state)
     x86_post_event(&vcpu->cpu, X86_EV_APIC);
 }
 
+void soft_protect(struct soft_vcpu *vcpu, gpa_t gpa)
+{
+    x86_tlb_protect_gpa(&vcpu->cpu, gpa);
+    if (vcpu->vm->hooks->protect)
+        vcpu->vm->hooks->protect(vcpu, gpa);
+}
+
+/* The shadow is told by having it made anew. */
+void soft_protect_all(struct soft_vcpu *vcpu)
+{
+    x86_tlb_protect_all(&vcpu->cpu);
+    vcpu->tlb.shadow.gone = true;
+}
+
 /* --- what the semantics ask: struct x86_bus_ops ---------------------------------- */
 
 static uint8_t *bus_page(struct x86_cpu *cpu, gpa_t gpa, unsigned *flags)
@@ -527,6 +541,7 @@ int soft_vm_init(struct soft_vm *vm, const struct engine_config *config, const s
     vm->clock = config->clock;
     vm->cpus = config->cpus;
     vm->crowded = soft_turns_crowded(vm->cpus);
+    vm->shadow_soon = config->shadow_soon;
     vm->code_cache = config->code_cache ? config->code_cache : ENGINE_CODE_CACHE;
     vm->hooks = hooks;
     if (soft_share_init(vm))

@@ -23,6 +23,7 @@ struct soft_timer;
 struct soft_hooks {
     void (*dropped)(struct soft_vcpu *vcpu, struct block *block); /* the block will be freed at the next sweep */
     void (*flushed)(struct soft_vcpu *vcpu);                      /* all blocks are */
+    void (*protect)(struct soft_vcpu *vcpu, gpa_t gpa); /* the page must not be written any more without asking */
 };
 
 /* What was written to RAM from outside the vCPU (DMA, other vCPUs), told by any thread, taken by the vCPU's own between
@@ -47,6 +48,7 @@ struct soft_vm {
     unsigned cpus;
     _Atomic uint64_t stopped_ns; /* when a vCPU found that we had been stopped: the host's monotonic clock */
     bool crowded;                /* more vCPUs than the host has processors: those that wait give way */
+    bool shadow_soon;            /* engine_config's */
     size_t code_cache;           /* bytes of translated code a vCPU keeps */
     struct soft_vcpu *vcpu[SOFT_MAX_CPUS];
 };
@@ -54,12 +56,16 @@ struct soft_vm {
 #define SOFT_NEAR 128 /* bytes */
 
 struct soft_vcpu {
+    struct soft_place {
+        void *begin, *fence; /* what malloc() gave; where the part begins that nobody may touch */
+        size_t fenced;       /* bytes */
+    } place;
+    uint64_t reserved; /* so that the registers begin 32 bytes behind a multiple of 64: see FRAME_SHIFT of bt */
     /* The engine's own: right before the registers, so that translated code reaches both by one-byte displacements. */
-    uint8_t near[SOFT_NEAR] __attribute__((aligned(64)));
+    uint8_t near[SOFT_NEAR];
     struct x86_cpu cpu;
     struct x86_tlb tlb;
     struct soft_vm *vm;
-    void *memory; /* that this lies in */
 
     _Atomic uint32_t wake;     /* futex: counts wake-ups */
     _Atomic uint32_t sleeping; /* in futex wait, or about to be */
@@ -107,6 +113,10 @@ void soft_request_irq_window(struct soft_vcpu *vcpu);
 void soft_inject(struct soft_vcpu *vcpu, uint8_t vector);
 void soft_get_state(struct soft_vcpu *vcpu, struct x86_cpu *state);
 void soft_set_state(struct soft_vcpu *vcpu, const struct x86_cpu *state);
+
+/* No write to the page, or to any, goes unnoticed from now on. */
+void soft_protect(struct soft_vcpu *vcpu, gpa_t gpa);
+void soft_protect_all(struct soft_vcpu *vcpu);
 
 /* At the start of run(): takes the answer to the last exit's access. */
 void soft_resume(struct soft_vcpu *vcpu, const struct exit *exit);
