@@ -100,23 +100,40 @@ static bool take_fault(struct bt_vcpu *vcpu, const siginfo_t *info, greg_t *regs
     return true;
 }
 
-/* What is not ours is whoever's it was before: the access is made once more. */
+/* What is not ours is whoever's it was before. If that is the default, or a handler that becomes it, the access is made
+ * once more. */
+static void pass_on(int number, siginfo_t *info, void *context)
+{
+    if (before.sa_handler == SIG_DFL || before.sa_handler == SIG_IGN || (before.sa_flags & SA_RESETHAND)) {
+        sigaction(number, &before, NULL);
+        if (info->si_code <= 0) /* nobody's access, but kill() */
+            raise(number);
+    } else if (before.sa_flags & SA_SIGINFO) {
+        before.sa_sigaction(number, info, context);
+    } else {
+        before.sa_handler(number);
+    }
+}
+
 static void on_signal(int number, siginfo_t *info, void *context)
 {
     struct bt_vcpu *vcpu = running;
 
-    if (!vcpu || !take_fault(vcpu, info, ((ucontext_t *)context)->uc_mcontext.gregs))
-        sigaction(number, &before, NULL);
+    if (!vcpu || info->si_code <= 0 || !take_fault(vcpu, info, ((ucontext_t *)context)->uc_mcontext.gregs))
+        pass_on(number, info, context);
 }
 
 static bool caught;
 
-static void catch (void)
+static void catch_signal(void)
 {
-    struct sigaction action = {.sa_sigaction = on_signal, .sa_flags = SA_SIGINFO | SA_RESTART};
+    struct sigaction action = {.sa_sigaction = on_signal};
 
-    sigemptyset(&action.sa_mask);
-    caught = !sigaction(SIGSEGV, &action, &before);
+    if (sigaction(SIGSEGV, NULL, &before))
+        return;
+    action.sa_mask = before.sa_mask;
+    action.sa_flags = SA_SIGINFO | SA_ONSTACK | (before.sa_flags & SA_NODEFER);
+    caught = !sigaction(SIGSEGV, &action, NULL);
 }
 
 /* Threads begin with all signals blocked. */
@@ -125,7 +142,7 @@ static bool catch_faults(void)
     static pthread_once_t once = PTHREAD_ONCE_INIT;
     sigset_t faults;
 
-    pthread_once(&once, catch);
+    pthread_once(&once, catch_signal);
     sigemptyset(&faults);
     sigaddset(&faults, SIGSEGV);
     return caught && !pthread_sigmask(SIG_UNBLOCK, &faults, NULL);
@@ -504,8 +521,8 @@ static bool make_shadow(struct bt_vcpu *vcpu)
     if (!vcpu->shadow)
         return false;
     vcpu->shadow->rest_ns = FIRST_REST;
-    vcpu->shadow->refused = !vcpu->gs || !catch_faults();
-    return !vcpu->shadow->refused;
+    vcpu->shadow->refused = !vcpu->gs;
+    return vcpu->gs;
 }
 
 /* It is not worth its faults. */
@@ -522,6 +539,9 @@ static void demote(struct bt_vcpu *vcpu, uint64_t now)
 
 static void promote(struct bt_vcpu *vcpu, gpa_t root)
 {
+    vcpu->shadow->refused = !catch_faults();
+    if (vcpu->shadow->refused)
+        return;
     TRACE(BT, "shadow of %#lx begins", root);
     change(vcpu, true, root);
     vcpu->shadow->credit = CREDIT_NS;
