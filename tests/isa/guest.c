@@ -266,10 +266,10 @@ static void kick(struct isa_target *target)
 
 static const struct isa_target_ops ops = {.load_code = load_code, .run = run, .kick = kick};
 
-struct isa_target *isa_guest_new(const struct engine_ops *engine, struct error *err)
+struct isa_target *isa_guest_new(const struct engine_ops *engine, bool shadow_soon, struct error *err)
 {
     struct guest *g = aligned_alloc(64, ALIGN_UP(sizeof(*g), 64));
-    struct engine_config config = {.cpus = 1};
+    struct engine_config config = {.cpus = 1, .shadow_soon = shadow_soon};
 
     if (!g) {
         error_set(err, -ENOMEM, "no memory");
@@ -280,6 +280,8 @@ struct isa_target *isa_guest_new(const struct engine_ops *engine, struct error *
     g->target.name = engine->name;
     g->engine = engine;
     config.mem = g->mem = mem_new();
+    if (engine->maps_ram && g->mem)
+        mem_share_ram(g->mem);
     config.clock = g->clock = vclock_new_manual(1000000000);
     if (engine->probe(err) || mem_add_ram(g->mem, 0, RAM_SIZE, err) || engine->vm_create(&g->vm, &config, err) ||
         engine->vcpu_create(&g->vcpu, g->vm, 0, err))

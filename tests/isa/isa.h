@@ -175,7 +175,7 @@ struct isa_target {
 struct isa_target *isa_native_new(struct error *err);
 /* Has it an LDT (modify_ldt)? Without one there is no 16-bit code. */
 bool isa_native_ldt(void);
-struct isa_target *isa_guest_new(const struct engine_ops *engine, struct error *err);
+struct isa_target *isa_guest_new(const struct engine_ops *engine, bool shadow_soon, struct error *err);
 /* Restores a target's writable pages to memory; native and guest share it. */
 void isa_restore_pages(struct isa_target *target, const struct isa_memory *memory);
 

@@ -29,6 +29,7 @@ static struct {
     uint64_t flags;
     regex_t form;
     bool form_given;
+    bool shadow_soon;
 } options = {
     .seed = 1, .count = 1000, .repeat = 1, .shards = 1, .show = 3, .engine = "interp", .flags = FLAG_TF | FLAG_AC};
 
@@ -333,6 +334,7 @@ static const char usage[] = "isa [options]: compares instructions on the host an
                             "  --show N        differences shown per form (3)\n"
                             "  --no-trap       without single-stepping\n"
                             "  --no-align      without alignment checks\n"
+                            "  --shadow-soon   user code goes by a shadow space (bt)\n"
                             "  --verbose       whole states, all that is not covered\n"
                             "  --list          print the forms\n";
 
@@ -341,7 +343,8 @@ static bool parse(int argc, char **argv)
     static const struct option longs[] = {
         {"engine", 1, NULL, 'e'},   {"form", 1, NULL, 'f'},  {"count", 1, NULL, 'c'},   {"repeat", 1, NULL, 'r'},
         {"seed", 1, NULL, 's'},     {"shard", 1, NULL, 'p'}, {"show", 1, NULL, 'n'},    {"no-trap", 0, NULL, 't'},
-        {"no-align", 0, NULL, 'a'}, {"list", 0, NULL, 'l'},  {"verbose", 0, NULL, 'v'}, {NULL, 0, NULL, 0},
+        {"no-align", 0, NULL, 'a'}, {"list", 0, NULL, 'l'},  {"verbose", 0, NULL, 'v'}, {"shadow-soon", 0, NULL, 'S'},
+        {NULL, 0, NULL, 0},
     };
     int c;
 
@@ -377,6 +380,9 @@ static bool parse(int argc, char **argv)
         case 'a':
             options.flags &= ~(uint64_t)FLAG_AC;
             break;
+        case 'S':
+            options.shadow_soon = true;
+            break;
         case 'l':
             options.list = true;
             break;
@@ -396,7 +402,7 @@ static struct isa_target *find_target(struct isa_target *native, struct error *e
         return native;
     for (unsigned i = 0; i < ARRAY_SIZE(engines); i++)
         if (!strcmp(engines[i]->name, options.engine))
-            return isa_guest_new(engines[i], err);
+            return isa_guest_new(engines[i], options.shadow_soon, err);
     error_set(err, -1, "no engine is called %s", options.engine);
     return NULL;
 }

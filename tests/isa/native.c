@@ -170,14 +170,20 @@ static void store(const struct native *n, struct isa_state *out)
     out->cr2 = out->vector == VEC_PF ? (uint64_t)gregs[REG_CR2] : 0;
 }
 
+static struct sigaction action = {.sa_flags = SA_SIGINFO | SA_ONSTACK | SA_NODEFER};
+
+/* An engine may catch faults too. */
 static void run(struct isa_target *target, const struct isa_memory *memory, const struct isa_state *in,
                 struct isa_state *out, enum x86_mode mode)
 {
     struct native *n = container_of(target, struct native, target);
+    struct sigaction other;
 
     isa_restore_pages(target, memory);
     load(n, in, mode);
+    sigaction(SIGSEGV, &action, &other);
     isa_native_enter(&n->frame);
+    sigaction(SIGSEGV, &other, NULL);
     store(n, out);
 }
 
@@ -196,8 +202,8 @@ static int install(struct error *err)
     const size_t size = 65536;
     stack_t stack = {.ss_sp = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0),
                      .ss_size = size};
-    struct sigaction action = {.sa_sigaction = isa_native_handler, .sa_flags = SA_SIGINFO | SA_ONSTACK | SA_NODEFER};
 
+    action.sa_sigaction = isa_native_handler;
     if (stack.ss_sp == MAP_FAILED || sigaltstack(&stack, NULL))
         return error_set(err, -errno, "no alternate signal stack: %s", strerror(errno));
     for (unsigned i = 0; i < ARRAY_SIZE(signals); i++)
