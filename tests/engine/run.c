@@ -562,7 +562,8 @@ static void report(const char *verdict, const struct test *test, const char *tex
 static int usage(void)
 {
     fprintf(stderr, "usage: run [--engine NAME] [--filter TEXT] [--repeat N] [--differs FILE]... [--code-cache KIB]\n"
-                    "           [--shadow-soon] [--limit SECONDS] [--xcr0 N] [--trace LIST] [--verbose] [--list] IMAGES-FOLDER\n");
+                    "           [--shadow-soon] [--limit SECONDS] [--xcr0 N] [--trace LIST] [--verbose] [--list]\n"
+                    "           IMAGES-FOLDER\n");
     return 2;
 }
 

@@ -244,8 +244,7 @@ static const void *leaf_rdtscp(struct bt_vcpu *vcpu, struct bt_site *site)
     return next(vcpu, site);
 }
 
-/* --- STOS, MOVS, with REP or without
- * ------------------------------------------------------------------------------------------- */
+/* --- STOS, MOVS, with REP or without ------------------------------------------------------------------------------ */
 
 #define STRING_PIECES 4 /* the semantics do what is longer, and look for events meanwhile */
 

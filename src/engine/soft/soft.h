@@ -60,7 +60,7 @@ struct soft_vcpu {
         void *begin, *fence; /* what malloc() gave; where the part begins that nobody may touch */
         size_t fenced;       /* bytes */
     } place;
-    uint64_t reserved; /* so that the registers begin 32 bytes behind a multiple of 64: see FRAME_SHIFT of bt */
+    uint64_t reserved; /* so that the registers begin 32 bytes behind a multiple of 64: bt's ORIGIN wants that */
     /* The engine's own: right before the registers, so that translated code reaches both by one-byte displacements. */
     uint8_t near[SOFT_NEAR];
     struct x86_cpu cpu;
