@@ -383,8 +383,8 @@ enum soft_outcome bt_run_block(struct soft_vcpu *soft, struct block *block, stru
         return soft_run_block(soft, block, exit, end);
     }
     soft->cpu.counters.translated_runs++;
-    if (soft->tlb.shadowed && x86_shadow_is_stale(&soft->tlb))
-        bt_shadow_refresh(vcpu);
+    if (soft->tlb.shadowed && x86_shadow_is_stale(&soft->tlb) && !bt_shadow_refresh(vcpu))
+        return SOFT_GO_ON;
     bt_set_table(vcpu); /* by this thread */
     go_in(vcpu, code->page_offset);
     vcpu->frame.next = (uint64_t)bt_host(vcpu, code->entry_m);

@@ -59,7 +59,8 @@ struct table {
 
 struct bt_shadow {
     struct table *tables[TABLE_HASH];
-    unsigned pieces;
+    unsigned pieces;           /* of the host's address space, at the most */
+    unsigned pages;            /* mapped */
     uint8_t *host[BT_REGIONS]; /* of each region's first address; NULL: not mapped */
     /* Left by the signal's handler: an access faulted; at this host address, or in a region that is not mapped. */
     bool faulted;
@@ -309,13 +310,14 @@ static void drop_all(struct bt_vcpu *vcpu)
     }
     for (unsigned i = 0; i < BT_REGIONS; i++)
         unmap_region(vcpu, i);
-    shadow->pieces = 0;
+    shadow->pieces = shadow->pages = 0;
 }
 
 /* Pages [first, last) of the table are not mapped any more. false: the host could not do it. */
 static bool unmap_pages(struct bt_vcpu *vcpu, struct table *table, unsigned first, unsigned last)
 {
     memset(&table->page[first], 0, (last - first) * sizeof(table->page[0]));
+    vcpu->shadow->pages -= last - first;
     vcpu->shadow->pieces++;
     vcpu->shadow->credit -= UNMAP_NS;
     return reserve(host_of(vcpu->shadow, table->base + first * PAGE_SIZE), (last - first) * PAGE_SIZE);
@@ -367,6 +369,7 @@ static bool map_pages(struct bt_vcpu *vcpu, struct table *table, const struct vi
                 (off_t)((page & PTE_GPA) - (n - first) * PAGE_SIZE));
     if (host == MAP_FAILED)
         return false;
+    shadow->pages += last + 1 - first - (table->page[n] != 0);
     for (unsigned i = first; i <= last; i++)
         table->page[i] = page + i * PAGE_SIZE - n * PAGE_SIZE;
     shadow->pieces += 2;
@@ -469,23 +472,6 @@ static bool compare_flushed(struct bt_vcpu *vcpu)
     return true;
 }
 
-void bt_shadow_refresh(struct bt_vcpu *vcpu)
-{
-    struct x86_tlb *tlb = &vcpu->soft.tlb;
-    struct x86_tlb_shadow *at = &tlb->shadow;
-    const bool all = at->id != tlb->space->id || at->flushed > TLB_SHADOW_LOG;
-
-    vcpu->soft.cpu.counters.shadow_compared++;
-    if (at->gone || vcpu->shadow->pieces > MAX_PIECES || !(all ? compare_all(vcpu) : compare_flushed(vcpu)))
-        drop_all(vcpu);
-    at->gone = false;
-    at->flushed = 0;
-    at->id = tlb->space->id;
-    if (at->wanted)
-        map_page(vcpu, at->wanted);
-    at->wanted = 0;
-}
-
 void bt_shadow_protect(struct bt_vcpu *vcpu, gpa_t gpa)
 {
     struct bt_shadow *shadow = vcpu->shadow;
@@ -511,6 +497,37 @@ static void change(struct bt_vcpu *vcpu, bool on, gpa_t root)
     tlb->shadow.root = root;
     tlb->shadow.id = tlb->shadow.wanted = 0;
     x86_tlb_select(&vcpu->soft.cpu);
+}
+
+/* Nothing of it is left: the table's root is another process's now, which may be gone soon. */
+static bool is_another(const struct bt_vcpu *vcpu, unsigned pages)
+{
+    return pages && !vcpu->shadow->pages && !vcpu->soft.vm->shadow_soon;
+}
+
+bool bt_shadow_refresh(struct bt_vcpu *vcpu)
+{
+    struct x86_tlb *tlb = &vcpu->soft.tlb;
+    struct x86_tlb_shadow *at = &tlb->shadow;
+    const bool all = at->id != tlb->space->id || at->flushed > TLB_SHADOW_LOG;
+    const unsigned pages = vcpu->shadow->pages;
+
+    vcpu->soft.cpu.counters.shadow_compared++;
+    if (at->gone || vcpu->shadow->pieces > MAX_PIECES) {
+        drop_all(vcpu);
+    } else if (!(all ? compare_all(vcpu) : compare_flushed(vcpu))) {
+        drop_all(vcpu);
+    } else if (all && is_another(vcpu, pages)) {
+        change(vcpu, false, 0);
+        return false;
+    }
+    at->gone = false;
+    at->flushed = 0;
+    at->id = tlb->space->id;
+    if (at->wanted)
+        map_page(vcpu, at->wanted);
+    at->wanted = 0;
+    return true;
 }
 
 static bool make_shadow(struct bt_vcpu *vcpu)

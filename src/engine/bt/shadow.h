@@ -25,8 +25,8 @@ void bt_shadow_fini(struct bt_vcpu *vcpu);
 
 /* The guest runs user code: is its space to have the shadow, or to lose it? Between blocks. */
 void bt_shadow_consider(struct bt_vcpu *vcpu);
-/* What the guest has changed goes: before user code runs by a shadow that is stale. */
-void bt_shadow_refresh(struct bt_vcpu *vcpu);
+/* What the guest has changed goes: before user code runs by a shadow that is stale. false: there is none any more. */
+bool bt_shadow_refresh(struct bt_vcpu *vcpu);
 /* The page may not be written any more without asking. */
 void bt_shadow_protect(struct bt_vcpu *vcpu, gpa_t gpa);
 
