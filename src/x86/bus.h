@@ -10,9 +10,8 @@
 
 #define X86_PAGE_READONLY 1u /* ROM: writes are dropped (they go to mmio()) */
 #define X86_PAGE_WATCHED  2u /* a write must be told by written(): decoded code, dirty log */
-/* Other processors may come to watch it: a write is told by written(), except through a TLB entry that claim() agreed
- * to.
- */
+/* Other processors may come to watch it: a write is told by written(), except through a TLB entry, or a shadow's
+ * mapping, that claim() agreed to. */
 #define X86_PAGE_SHARED 4u
 
 struct x86_bus_ops {
@@ -20,7 +19,7 @@ struct x86_bus_ops {
     uint8_t *(*page)(struct x86_cpu *cpu, gpa_t gpa, unsigned *flags);
     /* After a write to a watched page: [gpa, gpa + len) does not cross a page. */
     void (*written)(struct x86_cpu *cpu, gpa_t gpa, unsigned len);
-    /* Of a page that is X86_PAGE_SHARED: may a TLB entry let writes to it through? */
+    /* Of a page that is X86_PAGE_SHARED: may a TLB entry, or a shadow's mapping, let writes to it through? */
     bool (*claim)(struct x86_cpu *cpu, gpa_t page);
     /* Other processors stand still from begin to end: an atomic operation that the host has no instruction for. NULL:
      * there are no others. */

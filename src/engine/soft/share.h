@@ -3,14 +3,14 @@
  * are each vCPU's own; here is who holds code of a page and who may write to it
  * without being asked, so that no write to code goes unnoticed by another vCPU.
  *
- * For each page of RAM: `writers`, the vCPUs whose soft TLB may have it writable,
- * and `holders`, those with code decoded from it. The rule: while a page has
- * holders no vCPU makes it writable in its TLB (soft_share_claim refuses), and a
- * vCPU that becomes the first holder reads no code before every writer has given
- * the page up (soft_share_hold asks and waits). Writes to pages with holders come
- * through soft_share_written, which tells the holders: the event is there before
- * any later write of the writer's can be seen, hence before the other processor
- * executes a serialising instruction for it (SDM vol. 3, 8.1.3).
+ * For each page of RAM: `writers`, the vCPUs whose soft TLB or shadow may have it
+ * writable, and `holders`, those with code decoded from it. The rule: while a
+ * page has holders no vCPU makes it writable there (soft_share_claim refuses),
+ * and a vCPU that becomes the first holder reads no code before every writer has
+ * given the page up (soft_share_hold asks and waits). Writes to pages with
+ * holders come through soft_share_written, which tells the holders: the event is
+ * there before any later write of the writer's can be seen, hence before the
+ * other processor executes a serialising instruction for it (SDM vol. 3, 8.1.3).
  *
  * A vCPU that does not run guest code is not waited for: it looks at what was
  * asked before it runs again.
