@@ -416,7 +416,7 @@ void x86_tlb_flush_page(struct x86_cpu *cpu, gva_t lin)
         flush(cpu);
         return;
     }
-    note_shadow(&tlb->shadow, large || huge ? TLB_SHADOW_LOG : 1, lin);
+    note_shadow(&tlb->shadow, large || huge ? TLB_SHADOW_LOG + 1 : 1, lin);
     if (large || huge || (tlb->fetched[fetched / 64] & BIT(fetched % 64)))
         renew_contexts(tlb, lin);
     if (huge)

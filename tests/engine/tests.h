@@ -362,6 +362,7 @@ enum { STATUS_PASS, STATUS_FAIL, STATUS_SKIP };
     X(user_copy_on_write_pcid, EXIT)        \
     X(user_page_sizes, EXIT)                \
     X(user_large_page_invlpg, EXIT)         \
+    X(user_large_page_late, EXIT)           \
     X(user_page_1g, EXIT)                   \
     X(user_aliases, EXIT)                   \
     X(user_kernel_writes, EXIT)             \

@@ -276,6 +276,7 @@ TEST(user_accessed_dirty)
 
 #define LARGE   0x200000ul
 #define LARGE_A 0x555555600000ul
+#define LATE    0x555556e00000ul
 
 TEST(user_accessed_dirty_large)
 {
@@ -511,6 +512,42 @@ TEST(user_large_page_invlpg)
         map_large(LARGE_A, (word)frames[round & 1], PTE_PWU, 2);
         invlpg(LARGE_A + round % 3 * 0x7e000);
         EXPECT_EQ(touch(LARGE_A, N, PAGE, 1), N * (round / 2 + (round & 1) * 0x10000));
+    }
+}
+
+static word *late;
+
+static void on_late(struct context *c)
+{
+    EXPECT_EQ(c->error, PF_U);
+    EXPECT_EQ(c->cr2, LATE);
+    *entry(LATE, 2) = (word)late | PTE_PWU | PTE_PS | A | D;
+    c->flags &= ~(word)FL_RF;
+}
+
+/* Hot code has a large page made by its fault, while all has just been forgotten; then one INVLPG forgets it all, by an
+ * address that nobody has looked at. */
+TEST(user_large_page_late)
+{
+    enum { N = 8 };
+    word *frames[2] = {page_new_aligned(LARGE), page_new_aligned(LARGE)};
+
+    user_begin();
+    handlers[PF] = on_late;
+    for (unsigned i = 0; i < N; i++)
+        map(LATE - (N - i) * PAGE, (word)page_new(), PTE_PWU);
+    for (unsigned round = 0; round < 20; round++) {
+        fill(frames[0], 1);
+        fill(frames[1], 0x10000);
+        for (unsigned i = 0; i < N; i++)
+            *(word *)(*entry(LATE - (N - i) * PAGE, 1) & ADDRESS) = 0;
+        *entry(LATE, 2) = 0;
+        write_cr4(read_cr4() ^ CR4_PGE);
+        late = frames[round & 1];
+        EXPECT_EQ(touch(LATE - N * PAGE, 2 * N, PAGE, 1), round & 1 ? N * 0x10000 : N);
+        *entry(LATE, 2) = (word)frames[~round & 1] | PTE_PWU | PTE_PS | A | D;
+        invlpg(LATE + LARGE / 2);
+        EXPECT_EQ(touch(LATE - N * PAGE, 2 * N, PAGE, 1), N + (round & 1 ? N : N * 0x10000));
     }
 }
 

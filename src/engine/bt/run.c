@@ -121,9 +121,9 @@ static struct bt_code *find(struct bt_vcpu *vcpu)
         return NULL;
     if (unlikely(soft->vm->shadow_soon))
         bt_shadow_consider(vcpu);
-    if (soft->tlb.shadowed && x86_shadow_is_stale(&soft->tlb))
-        bt_shadow_refresh(vcpu);
-    block = code_find(soft, &rc);
+    block = code_find(soft, &rc); /* other vCPUs may ask for our pages meanwhile */
+    if (soft->tlb.shadowed && x86_shadow_is_stale(&soft->tlb) && !bt_shadow_refresh(vcpu))
+        return NULL;
     if (!block || soft_stepping(soft, block) || !can_translate(cpu))
         return NULL;
     if (!has_room(vcpu, block))

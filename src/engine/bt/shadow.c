@@ -17,7 +17,8 @@
 #define TABLE_SHIFT   21 /* what one of the guest's last tables maps */
 #define TABLE_PAGES   512
 #define TABLE_HASH    256
-#define MAX_PIECES    16384 /* pieces of the host's address space: a host gives 65530 */
+#define MAX_PIECES    16384 /* pieces of the host's address space, at the most; a host gives 65530: */
+#define ALL_PIECES    40000 /* of all vCPUs */
 #define AROUND        16    /* pages that are mapped with the one that is wanted, at the most, on either side */
 #define REGION_SIZE   BIT(BT_REGION_SHIFT)
 #define REGION_MARGIN GIB(4)
@@ -138,6 +139,8 @@ static void catch_signal(void)
 }
 
 /* Threads begin with all signals blocked. */
+static __thread bool unblocked;
+
 static bool catch_faults(void)
 {
     static pthread_once_t once = PTHREAD_ONCE_INIT;
@@ -146,11 +149,14 @@ static bool catch_faults(void)
     pthread_once(&once, catch_signal);
     sigemptyset(&faults);
     sigaddset(&faults, SIGSEGV);
-    return caught && !pthread_sigmask(SIG_UNBLOCK, &faults, NULL);
+    unblocked = caught && !pthread_sigmask(SIG_UNBLOCK, &faults, NULL);
+    return unblocked;
 }
 
 void bt_shadow_enter(struct bt_vcpu *vcpu)
 {
+    if (unlikely(vcpu->shadow && !unblocked))
+        catch_faults();
     running = vcpu;
 }
 
@@ -178,7 +184,8 @@ static const uint64_t *table_at(struct bt_vcpu *vcpu, gpa_t gpa)
 {
     const struct mem_slot *slot = mem_find(vcpu->soft.vm->mem, gpa);
 
-    return slot ? (const uint64_t *)(slot->host + (gpa - slot->gpa)) : NULL;
+    return slot && !x86_lapic_at(&vcpu->soft.cpu.lapic, gpa) ? (const uint64_t *)(slot->host + (gpa - slot->gpa))
+                                                             : NULL;
 }
 
 static bool is_valid(const struct bt_vcpu *vcpu, uint64_t entry)
@@ -197,9 +204,9 @@ static bool find_view(struct bt_vcpu *vcpu, gva_t lin, struct view *view)
         const uint64_t *table = table_at(vcpu, at);
         const uint64_t entry = table ? __atomic_load_n(&table[lin >> shift & 511], __ATOMIC_ACQUIRE) : 0;
 
-        if (!is_valid(vcpu, entry))
+        if (!is_valid(vcpu, entry) || (shift == 39 && (entry & PTE_PS)))
             return false;
-        if ((entry & PTE_PS) && shift < 39) {
+        if (entry & PTE_PS) {
             view->large = entry;
             view->shift = shift;
             return true;
@@ -367,14 +374,23 @@ static bool map_pages(struct bt_vcpu *vcpu, struct table *table, const struct vi
     host = mmap(host_of(shadow, table->base + first * PAGE_SIZE), (last + 1 - first) * PAGE_SIZE,
                 PROT_READ | (page & WRITABLE ? PROT_WRITE : 0), MAP_SHARED | MAP_FIXED | MAP_POPULATE, slot->fd,
                 (off_t)((page & PTE_GPA) - (n - first) * PAGE_SIZE));
-    if (host == MAP_FAILED)
+    if (host == MAP_FAILED) { /* what was there may be gone, and others' memory come there */
+        drop_all(vcpu);
         return false;
+    }
+    if (!view->entries)
+        x86_tlb_note_large(&vcpu->soft.tlb, table->base, view->shift);
     shadow->pages += last + 1 - first - (table->page[n] != 0);
     for (unsigned i = first; i <= last; i++)
         table->page[i] = page + i * PAGE_SIZE - n * PAGE_SIZE;
     shadow->pieces += 2;
     vcpu->soft.cpu.counters.shadow_maps++;
     return true;
+}
+
+static bool is_full(const struct bt_vcpu *vcpu)
+{
+    return vcpu->shadow->pieces > MIN(MAX_PIECES, ALL_PIECES / vcpu->soft.vm->cpus);
 }
 
 /* Maps the page at a linear address, as far as the guest has mapped it. */
@@ -386,7 +402,7 @@ static bool map_page(struct bt_vcpu *vcpu, gva_t lin)
 
     if (!find_view(vcpu, lin, &view))
         return false;
-    if (shadow->pieces > MAX_PIECES)
+    if (is_full(vcpu))
         drop_all(vcpu);
     if (!shadow->host[lin >> BT_REGION_SHIFT] && !map_region(vcpu, (unsigned)(lin >> BT_REGION_SHIFT)))
         return false;
@@ -513,7 +529,7 @@ bool bt_shadow_refresh(struct bt_vcpu *vcpu)
     const unsigned pages = vcpu->shadow->pages;
 
     vcpu->soft.cpu.counters.shadow_compared++;
-    if (at->gone || vcpu->shadow->pieces > MAX_PIECES) {
+    if (at->gone || is_full(vcpu)) {
         drop_all(vcpu);
     } else if (!(all ? compare_all(vcpu) : compare_flushed(vcpu))) {
         drop_all(vcpu);
