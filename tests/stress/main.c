@@ -29,7 +29,7 @@ static struct {
     const char *engine, *against;
     uint64_t seed, limit, budget;
     unsigned count, seconds;
-    bool verbose;
+    bool verbose, shadow_soon;
     uint64_t from; /* not 0: trace from this instruction on */
     unsigned trace;
 } options = {.engine = "interp", .seed = 1, .limit = 3000, .budget = 3000000, .count = 1};
@@ -87,7 +87,7 @@ static void machine_destroy(struct machine *m)
 
 static int machine_create(struct machine *m, const struct engine_ops *ops, struct error *err)
 {
-    struct engine_config config = {.cpus = 1};
+    struct engine_config config = {.cpus = 1, .shadow_soon = options.shadow_soon};
 
     *m = (struct machine){.ops = ops, .mem = mem_new(), .clock = vclock_new_manual(1000000000)};
     m->cpu = aligned_alloc(64, ALIGN_UP(sizeof(*m->cpu), 64));
@@ -335,6 +335,7 @@ static const char usage[] = "stress [options]: random guests on an engine, or on
                             "  --seconds N     goes on until so much time has passed\n"
                             "  --limit N       exceptions after which a guest ends (3000)\n"
                             "  --budget N      instructions after which it does (3000000)\n"
+                            "  --shadow-soon   user code of bt in shadow spaces from the first\n"
                             "  --trace LIST    as in trapeze\n"
                             "  --from N        tracing begins a little before the N-th instruction\n"
                             "  --verbose       a line for each guest\n";
@@ -342,9 +343,9 @@ static const char usage[] = "stress [options]: random guests on an engine, or on
 static bool parse(int argc, char **argv)
 {
     static const struct option longs[] = {
-        {"engine", 1, NULL, 'e'},  {"against", 1, NULL, 'a'}, {"seed", 1, NULL, 's'},   {"count", 1, NULL, 'c'},
-        {"seconds", 1, NULL, 't'}, {"limit", 1, NULL, 'l'},   {"budget", 1, NULL, 'b'}, {"trace", 1, NULL, 'x'},
-        {"from", 1, NULL, 'f'},    {"verbose", 0, NULL, 'v'}, {NULL, 0, NULL, 0},
+        {"engine", 1, NULL, 'e'},  {"against", 1, NULL, 'a'}, {"seed", 1, NULL, 's'},        {"count", 1, NULL, 'c'},
+        {"seconds", 1, NULL, 't'}, {"limit", 1, NULL, 'l'},   {"budget", 1, NULL, 'b'},      {"trace", 1, NULL, 'x'},
+        {"from", 1, NULL, 'f'},    {"verbose", 0, NULL, 'v'}, {"shadow-soon", 0, NULL, 'o'}, {NULL, 0, NULL, 0},
     };
     struct error err;
     int c;
@@ -378,6 +379,9 @@ static bool parse(int argc, char **argv)
             break;
         case 'f':
             options.from = strtoull(optarg, NULL, 0);
+            break;
+        case 'o':
+            options.shadow_soon = true;
             break;
         case 'v':
             options.verbose = true;
