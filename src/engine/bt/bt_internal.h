@@ -54,7 +54,7 @@ struct bt_edge {
     int32_t target;                  /* offset of the target from the start of this page */
     bool cross;            /* in another page: goes in by the target's checked entry, its page's address in S0 */
     bool flags_h, flags_m; /* where the flags are on the way */
-    bool shadow;           /* STI lies before it: no interrupt is taken here */
+    bool sti;              /* it lies before it: no interrupt is taken here (its shadow) */
 };
 
 /* A place where translated code calls the monitor: to execute instructions [first, last] by their semantics. */
@@ -193,7 +193,7 @@ struct bt_vcpu {
     uint8_t *returns;              /* the return stack's memory */
     uint64_t called[BT_MNEMONICS]; /* instructions that are not translated, by ZydisMnemonic: how often executed */
     struct bt_shadow *shadow;      /* NULL: there was none yet */
-    uint64_t unused[4];
+    uint64_t reserved[4];          /* so that the struct ends with the next member */
     /* What makes a linear address of a region the host's where it is mapped, by number; last, right before what faults
      * if it is touched. See shadow.h for regions that are not mapped. */
     uint64_t region[BT_REGIONS];

@@ -34,6 +34,30 @@ bool bt_closes_loop(const struct bt_op *op, unsigned offset)
     return (op->kind == OP_JCC || op->kind == OP_JMP) && (int64_t)op->in->imm == -(int64_t)offset;
 }
 
+/* Rounds without checks are better than what a shadow space makes of them, and so are windows: they do not lengthen the
+ * way from an address to its data by a load. Else nothing is gained there by fewer checks, or by flags that need not be
+ * saved before them. */
+static void look_for_runs(struct translation *t)
+{
+    const bool shadow = t->shadow;
+
+    t->shadow = false;
+    t->loop_kind = bt_entry_kind(t);
+    if (t->loop_kind == ENTRY_FRAME && t->loop_recipe.kind != RECIPE_NONE && bt_flags_are_dead(t, 0, &t->loop_recipe))
+        t->loop_kind = ENTRY_ANY;
+    bt_find_windows(t);
+    t->has_runs = bt_find_runs(t);
+    t->has_limit = !t->has_runs && bt_find_limit(t);
+    if (!shadow || t->has_runs || t->has_limit || (t->windows && !t->roams))
+        return;
+    t->shadow = true;
+    t->windows = 0;
+    memset(t->window, 0, sizeof(t->window));
+    t->loop_recipe.kind = RECIPE_NONE;
+    t->loop_kind = ENTRY_HOST;
+    t->loop_kind = bt_entry_kind(t);
+}
+
 /* Does the block jump to its own begin? Then a second copy of it, for the rounds after the first, needs no guards and
  * knows where the flags come from: from the block's own end, if that leaves a recipe. */
 void bt_look_for_loop(struct translation *t)
@@ -59,20 +83,10 @@ void bt_look_for_loop(struct translation *t)
     if (!jumps)
         return;
     t->loop_jumps = jumps;
-    t->loop_kind = bt_entry_kind(t);
-    if (t->shadow) { /* nothing is gained by fewer checks, or by flags that need not be saved before them */
-        t->loop_kind = ENTRY_HOST;
-        t->loop_kind = bt_entry_kind(t);
-        return;
-    }
     t->loop_recipe = at_jump;
     if (jumps > 1)
         t->loop_recipe.kind = RECIPE_NONE;
-    if (t->loop_kind == ENTRY_FRAME && t->loop_recipe.kind != RECIPE_NONE && bt_flags_are_dead(t, 0, &t->loop_recipe))
-        t->loop_kind = ENTRY_ANY;
-    bt_find_windows(t);
-    t->has_runs = bt_find_runs(t);
-    t->has_limit = !t->has_runs && bt_find_limit(t);
+    look_for_runs(t);
 }
 
 /* Where the flags are at the begin of a round. */

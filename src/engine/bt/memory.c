@@ -473,8 +473,12 @@ void bt_find_windows(struct translation *t)
         if (!bt_is_access(&t->op[i]))
             continue;
         bt_find_group(t, i, &g);
-        if (!is_on_stack(t, &g.leader) && is_steady(t, &g))
+        if (is_on_stack(t, &g.leader))
+            continue;
+        if (is_steady(t, &g))
             t->window[i] = (uint8_t)++t->windows;
+        else
+            t->roams = true;
     }
 }
 

@@ -185,7 +185,7 @@ const void *bt_on_link(struct bt_vcpu *vcpu, struct bt_edge *edge, uint64_t page
     vcpu->soft.cpu.counters.links++;
     come_out(vcpu, edge->cross ? page + offset : vcpu->soft.cpu.rip + (uint64_t)edge->target);
     vcpu->flags_in_host = edge->flags_h && !edge->flags_m;
-    if (edge->shadow && soft_attention(&vcpu->soft))
+    if (edge->sti && soft_attention(&vcpu->soft))
         vcpu->soft.cpu.int_shadow = SHADOW_STI;
     code = find(vcpu);
     if (!code)

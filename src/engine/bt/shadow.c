@@ -173,7 +173,7 @@ bool bt_shadow_faulted(const struct bt_vcpu *vcpu)
 /* --- the guest's tables ------------------------------------------------------------------------------------- */
 
 /* What maps the 2 MiB that a linear address lies in: a table's entries, or one entry for them all. */
-struct view {
+struct mapping {
     const uint64_t *entries;
     uint64_t large;
     unsigned shift;  /* of the page that `large` maps */
@@ -195,11 +195,11 @@ static bool is_valid(const struct bt_vcpu *vcpu, uint64_t entry)
     return (entry & PTE_P) && !(entry & reserved) && (!(entry & PTE_NX) || (vcpu->soft.cpu.msr.efer & EFER_NXE));
 }
 
-static bool find_view(struct bt_vcpu *vcpu, gva_t lin, struct view *view)
+static bool find_mapping(struct bt_vcpu *vcpu, gva_t lin, struct mapping *mapping)
 {
     gpa_t at = vcpu->soft.tlb.shadow.root;
 
-    *view = (struct view){.rights = PTE_W | PTE_U};
+    *mapping = (struct mapping){.rights = PTE_W | PTE_U};
     for (unsigned shift = 39; shift > PAGE_SHIFT; shift -= 9) {
         const uint64_t *table = table_at(vcpu, at);
         const uint64_t entry = table ? __atomic_load_n(&table[lin >> shift & 511], __ATOMIC_ACQUIRE) : 0;
@@ -207,32 +207,33 @@ static bool find_view(struct bt_vcpu *vcpu, gva_t lin, struct view *view)
         if (!is_valid(vcpu, entry) || (shift == 39 && (entry & PTE_PS)))
             return false;
         if (entry & PTE_PS) {
-            view->large = entry;
-            view->shift = shift;
+            mapping->large = entry;
+            mapping->shift = shift;
             return true;
         }
-        view->rights &= entry;
+        mapping->rights &= entry;
         at = entry & PTE_GPA;
     }
-    view->entries = table_at(vcpu, at);
-    return view->entries != NULL;
+    mapping->entries = table_at(vcpu, at);
+    return mapping->entries != NULL;
 }
 
 /* The page's guest-physical address with what the guest's tables let user code do with it, without their being changed
  * by that. 0: nothing. */
-static uint64_t look_up(const struct bt_vcpu *vcpu, const struct view *view, gva_t lin)
+static uint64_t look_up(const struct bt_vcpu *vcpu, const struct mapping *mapping, gva_t lin)
 {
-    const uint64_t entry =
-        view->entries ? __atomic_load_n(&view->entries[lin >> PAGE_SHIFT & 511], __ATOMIC_ACQUIRE) : view->large;
-    const uint64_t size = view->entries ? PAGE_SIZE : BIT(view->shift);
+    const uint64_t entry = mapping->entries
+                               ? __atomic_load_n(&mapping->entries[lin >> PAGE_SHIFT & 511], __ATOMIC_ACQUIRE)
+                               : mapping->large;
+    const uint64_t size = mapping->entries ? PAGE_SIZE : BIT(mapping->shift);
     gpa_t gpa;
 
-    if (!is_valid(vcpu, entry) || !(entry & view->rights & PTE_U) || !(entry & PTE_A))
+    if (!is_valid(vcpu, entry) || !(entry & mapping->rights & PTE_U) || !(entry & PTE_A))
         return 0;
-    if (!view->entries && (entry & (size - 1) & PTE_GPA & ~BIT(12))) /* reserved; bit 12: PAT */
+    if (!mapping->entries && (entry & (size - 1) & PTE_GPA & ~BIT(12))) /* reserved; bit 12: PAT */
         return 0;
     gpa = (entry & PTE_GPA & ~(size - 1)) | (lin & (size - 1) & PAGE_MASK);
-    return gpa | MAPPED | ((entry & PTE_D) && (entry & view->rights & PTE_W) ? WRITABLE : 0);
+    return gpa | MAPPED | ((entry & PTE_D) && (entry & mapping->rights & PTE_W) ? WRITABLE : 0);
 }
 
 /* --- mapping ------------------------------------------------------------------------------------------------ */
@@ -283,8 +284,11 @@ static bool map_region(struct bt_vcpu *vcpu, unsigned region)
     const size_t size = REGION_SIZE + 2 * REGION_MARGIN;
     uint8_t *host = mmap(NULL, size, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 
-    if (host == MAP_FAILED)
+    if (host == MAP_FAILED) { /* there is no more address space: not to be tried often */
+        vcpu->shadow->credit = -1;
+        vcpu->shadow->rest_ns = REST_LIMIT;
         return false;
+    }
     madvise(host, size, MADV_DONTDUMP);
     vcpu->shadow->host[region] = host + REGION_MARGIN;
     vcpu->region[region] = (uint64_t)(host + REGION_MARGIN) - ((uint64_t)region << BT_REGION_SHIFT);
@@ -349,11 +353,20 @@ static uint64_t allowed(struct bt_vcpu *vcpu, uint64_t page)
     return page;
 }
 
+/* Is the page at number n of the table, which is not mapped, to be mapped as `page` says? */
+static bool lies_at(struct bt_vcpu *vcpu, const struct table *table, const struct mapping *mapping, unsigned n,
+                    uint64_t page)
+{
+    const uint64_t now = look_up(vcpu, mapping, table->base + n * PAGE_SIZE);
+
+    return !table->page[n] && ((now ^ page) & ~(uint64_t)WRITABLE) == 0 && allowed(vcpu, now) == page;
+}
+
 /* Maps the page at number n of the table, and neighbours that lie likewise. */
-static bool map_pages(struct bt_vcpu *vcpu, struct table *table, const struct view *view, unsigned n)
+static bool map_pages(struct bt_vcpu *vcpu, struct table *table, const struct mapping *mapping, unsigned n)
 {
     struct bt_shadow *shadow = vcpu->shadow;
-    const uint64_t page = allowed(vcpu, look_up(vcpu, view, table->base + n * PAGE_SIZE));
+    const uint64_t page = allowed(vcpu, look_up(vcpu, mapping, table->base + n * PAGE_SIZE));
     const struct mem_slot *slot;
     unsigned first = n, last = n;
     void *host;
@@ -361,15 +374,11 @@ static bool map_pages(struct bt_vcpu *vcpu, struct table *table, const struct vi
     if (!page || page == table->page[n])
         return false;
     slot = mem_find(vcpu->soft.vm->mem, page & PTE_GPA);
-    while (last + 1 < TABLE_PAGES && last < n + AROUND && !table->page[last + 1] &&
-           page + (last + 1 - n) * PAGE_SIZE - slot->gpa < slot->size &&
-           allowed(vcpu, look_up(vcpu, view, table->base + (last + 1) * PAGE_SIZE)) ==
-               page + (last + 1 - n) * PAGE_SIZE)
+    while (last + 1 < TABLE_PAGES && last < n + AROUND && page + (last + 1 - n) * PAGE_SIZE - slot->gpa < slot->size &&
+           lies_at(vcpu, table, mapping, last + 1, page + (last + 1 - n) * PAGE_SIZE))
         last++;
-    while (first > 0 && first + AROUND > n && !table->page[first - 1] &&
-           (page & PTE_GPA) - slot->gpa >= (n - first + 1) * PAGE_SIZE &&
-           allowed(vcpu, look_up(vcpu, view, table->base + (first - 1) * PAGE_SIZE)) ==
-               page - (n - first + 1) * PAGE_SIZE)
+    while (first > 0 && first + AROUND > n && (page & PTE_GPA) - slot->gpa >= (n - first + 1) * PAGE_SIZE &&
+           lies_at(vcpu, table, mapping, first - 1, page - (n - first + 1) * PAGE_SIZE))
         first--;
     host = mmap(host_of(shadow, table->base + first * PAGE_SIZE), (last + 1 - first) * PAGE_SIZE,
                 PROT_READ | (page & WRITABLE ? PROT_WRITE : 0), MAP_SHARED | MAP_FIXED | MAP_POPULATE, slot->fd,
@@ -378,8 +387,8 @@ static bool map_pages(struct bt_vcpu *vcpu, struct table *table, const struct vi
         drop_all(vcpu);
         return false;
     }
-    if (!view->entries)
-        x86_tlb_note_large(&vcpu->soft.tlb, table->base, view->shift);
+    if (!mapping->entries)
+        x86_tlb_note_large(&vcpu->soft.tlb, table->base, mapping->shift);
     shadow->pages += last + 1 - first - (table->page[n] != 0);
     for (unsigned i = first; i <= last; i++)
         table->page[i] = page + i * PAGE_SIZE - n * PAGE_SIZE;
@@ -398,16 +407,16 @@ static bool map_page(struct bt_vcpu *vcpu, gva_t lin)
 {
     struct bt_shadow *shadow = vcpu->shadow;
     struct table *table;
-    struct view view;
+    struct mapping mapping;
 
-    if (!find_view(vcpu, lin, &view))
+    if (!find_mapping(vcpu, lin, &mapping))
         return false;
     if (is_full(vcpu))
         drop_all(vcpu);
     if (!shadow->host[lin >> BT_REGION_SHIFT] && !map_region(vcpu, (unsigned)(lin >> BT_REGION_SHIFT)))
         return false;
     table = get_table(shadow, lin);
-    return table && map_pages(vcpu, table, &view, lin >> PAGE_SHIFT & (TABLE_PAGES - 1));
+    return table && map_pages(vcpu, table, &mapping, lin >> PAGE_SHIFT & (TABLE_PAGES - 1));
 }
 
 /* The linear address of a host address. 0: it is in no region. */
@@ -447,16 +456,16 @@ static bool differs(uint64_t mapped, uint64_t now)
 
 static bool compare(struct bt_vcpu *vcpu, struct table *table, unsigned first, unsigned last)
 {
-    const struct view none = {.rights = 0};
-    struct view view;
+    const struct mapping none = {.rights = 0};
+    struct mapping mapping;
 
-    if (!find_view(vcpu, table->base, &view))
-        view = none;
+    if (!find_mapping(vcpu, table->base, &mapping))
+        mapping = none;
     for (unsigned i = first; i < last; i++) {
         unsigned end = i;
 
         while (end < last && table->page[end] &&
-               differs(table->page[end], look_up(vcpu, &view, table->base + end * PAGE_SIZE)))
+               differs(table->page[end], look_up(vcpu, &mapping, table->base + end * PAGE_SIZE)))
             end++;
         if (end > i && !unmap_pages(vcpu, table, i, end))
             return false;
@@ -504,7 +513,7 @@ void bt_shadow_protect(struct bt_vcpu *vcpu, gpa_t gpa)
 /* --- who has it --------------------------------------------------------------------------------------------- */
 
 /* Translations and return addresses are others from here on. */
-static void change(struct bt_vcpu *vcpu, bool on, gpa_t root)
+static void give_to(struct bt_vcpu *vcpu, bool on, gpa_t root)
 {
     struct x86_tlb *tlb = &vcpu->soft.tlb;
 
@@ -534,7 +543,7 @@ bool bt_shadow_refresh(struct bt_vcpu *vcpu)
     } else if (!(all ? compare_all(vcpu) : compare_flushed(vcpu))) {
         drop_all(vcpu);
     } else if (all && is_another(vcpu, pages)) {
-        change(vcpu, false, 0);
+        give_to(vcpu, false, 0);
         return false;
     }
     at->gone = false;
@@ -567,16 +576,20 @@ static void demote(struct bt_vcpu *vcpu, uint64_t now)
     shadow->not_before_ns = now + shadow->rest_ns;
     shadow->rest_ns = MIN(2 * shadow->rest_ns, REST_LIMIT);
     shadow->looks = 0;
-    change(vcpu, false, 0);
+    give_to(vcpu, false, 0);
 }
 
 static void promote(struct bt_vcpu *vcpu, gpa_t root)
 {
-    vcpu->shadow->refused = !catch_faults();
+    const struct mem_slot *slot = mem_find(vcpu->soft.vm->mem, root);
+
+    if (!slot)
+        return;
+    vcpu->shadow->refused = slot->fd < 0 || !catch_faults();
     if (vcpu->shadow->refused)
         return;
     TRACE(BT, "shadow of %#lx begins", root);
-    change(vcpu, true, root);
+    give_to(vcpu, true, root);
     vcpu->shadow->credit = CREDIT_NS;
     vcpu->soft.cpu.counters.shadows++;
 }
@@ -607,7 +620,11 @@ void bt_shadow_consider(struct bt_vcpu *vcpu)
     shadow->looked_ns = now;
     if (user && at->on && at->root == root) {
         shadow->looks = 0;
-        shadow->credit = MIN(shadow->credit + (int64_t)(MIN(elapsed, 10 * LOOK_NS) * COST_SHARE), CREDIT_NS);
+        shadow->credit += (int64_t)(MIN(elapsed, 10 * LOOK_NS) * COST_SHARE);
+        if (shadow->credit >= CREDIT_NS) { /* it pays */
+            shadow->credit = CREDIT_NS;
+            shadow->rest_ns = FIRST_REST;
+        }
         return;
     }
     if (!soon && (!user || root != shadow->candidate || now < shadow->not_before_ns ||

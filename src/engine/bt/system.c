@@ -66,7 +66,7 @@ void bt_emit_cli(struct translation *t, unsigned i)
 }
 
 /* Its shadow holds by itself, since nothing looks for interrupts before the next instruction is done, if that follows
- * in the same page (see struct bt_edge's shadow); an interrupt that waits already is the semantics' business. When
+ * in the same page (struct bt_edge's sti); an interrupt that waits already is the semantics' business. When
  * counting the shadow is state to be compared. */
 void bt_emit_sti(struct translation *t, unsigned i, bool same_page)
 {

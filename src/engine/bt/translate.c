@@ -485,7 +485,7 @@ unsigned bt_emit_op(struct translation *t, unsigned i)
     case OP_STI:
         bt_emit_sti(t, i, t->code->offset[i + 1] < PAGE_SIZE);
         bt_emit_edge(t, CC_ALWAYS, t->code->offset[i + 1], 0);
-        t->code->edge[t->code->edges - 1].shadow = true;
+        t->code->edge[t->code->edges - 1].sti = true;
         break;
     case OP_CLI:
         bt_emit_cli(t, i);

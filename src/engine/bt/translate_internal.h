@@ -112,6 +112,7 @@ struct translation {
     uint8_t
         window[BLOCK_MAX_INSNS]; /* by a group's first instruction: 1 + the window that the loop has for it; 0: none */
     unsigned windows;
+    bool roams;     /* some of the loop's accesses have none: they lead anywhere */
     struct bt_run { /* of a window: its access stays in the page for a known number of rounds */
         bool on, base_stays;
         struct group group;
