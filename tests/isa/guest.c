@@ -293,3 +293,14 @@ struct isa_target *isa_guest_new(const struct engine_ops *engine, bool shadow_so
     base_state(g);
     return &g->target;
 }
+
+void isa_guest_free(struct isa_target *target)
+{
+    struct guest *g = (struct guest *)target;
+
+    g->engine->vcpu_destroy(g->vcpu);
+    g->engine->vm_destroy(g->vm);
+    vclock_free(g->clock);
+    mem_free(g->mem);
+    free(g);
+}

@@ -176,6 +176,7 @@ struct isa_target *isa_native_new(struct error *err);
 /* Has it an LDT (modify_ldt)? Without one there is no 16-bit code. */
 bool isa_native_ldt(void);
 struct isa_target *isa_guest_new(const struct engine_ops *engine, bool shadow_soon, struct error *err);
+void isa_guest_free(struct isa_target *target);
 /* Restores a target's writable pages to memory; native and guest share it. */
 void isa_restore_pages(struct isa_target *target, const struct isa_memory *memory);
 

@@ -414,6 +414,7 @@ int main(int argc, char **argv)
     static struct isa_target *native, *target;
     struct error err = {"no memory"};
     pthread_t watcher;
+    int status;
 
     if (!parse(argc, argv)) {
         fputs(usage, stderr);
@@ -441,5 +442,10 @@ int main(int argc, char **argv)
     native->ops->load_code(native, &memory, PAGE_SIZE, PAGE_SIZE);
     target->ops->load_code(target, &memory, 0, ISA_CODE_PAGES * PAGE_SIZE);
     pthread_create(&watcher, NULL, watch, NULL);
-    return run_all(&forms, native, target);
+    status = run_all(&forms, native, target);
+    pthread_cancel(watcher);
+    pthread_join(watcher, NULL);
+    if (target != native)
+        isa_guest_free(target); /* leaks are looked for where memory can be read only */
+    return status;
 }

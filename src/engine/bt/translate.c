@@ -498,9 +498,11 @@ unsigned bt_emit_op(struct translation *t, unsigned i)
         break;
     case OP_READ_CONTROL:
         bt_emit_read_control(t, i);
+        bt_note_flags(t, op);
         break;
     case OP_READ_SEGMENT:
         bt_emit_read_segment(t, i);
+        bt_note_flags(t, op);
         break;
     case OP_LEAF:
     case OP_LEAF_JUMP:
